@@ -1,0 +1,1 @@
+"""Composition, strict checking and naming of configurations."""

@@ -1,0 +1,169 @@
+"""The strict check of a composed configuration, before any data is read or torch imported: all errors at once."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from robustlab.config.kinds import MISSING, is_node
+from robustlab.config.rules import RULES
+from robustlab.config.schema import GIVEN, LABELS, Config
+from robustlab.config.signature import signature
+from robustlab.config.sources import NotThereError
+from robustlab.config.typehints import from_dataclass
+from robustlab.config.wording import did_you_mean, show
+from robustlab.errors import ConfigError
+
+TOTALS = ("total_epochs", "total_steps")
+"""Words that stand in a schedule for numbers known when the run starts."""
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise one `ConfigError` that lists everything wrong with a composed configuration; else return."""
+    refuse(problems(cfg))
+
+
+def refuse(found: Sequence[str]) -> None:
+    """Raise one `ConfigError` for all messages, if there are any."""
+    messages = list(dict.fromkeys(found))
+    if messages:
+        raise ConfigError(
+            messages[0] if len(messages) == 1 else "\n  - ".join((f"{len(messages)} things to mend:", *messages))
+        )
+
+
+def problems(cfg: DictConfig) -> list[str]:
+    """Return one message for each thing that is wrong: keys, types, bounds, targets, and what contradicts itself."""
+    reader = _Reader()
+    plain = reader.read(cfg, "")
+    first: dict[str, str] = {}  # one message for each key: what is said first is the most precise
+    for message in (
+        *reader.found,
+        *from_dataclass(Config).check(plain, ""),
+        *_targets(plain, ""),
+        *_not_finite(plain, ""),
+    ):
+        first.setdefault(message.partition(": ")[0], message)
+    repeated = {where for where, keys in reader.sources.items() if keys & first.keys()}
+    found = [_with_elsewhere(message, plain) for where, message in first.items() if where not in repeated]
+    if not found:
+        for rule in RULES:
+            found += rule(plain)
+    return found
+
+
+class _Reader:
+    """Reads a configuration as plain values. `found`: what is not set or does not resolve, for which `MISSING` stands.
+
+    `sources`: for each key with references, the keys that it refers to and whose errors it repeats.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.sources: dict[str, frozenset[str]] = {}
+
+    def read(self, node: Any, where: str) -> Any:
+        """Return the plain value of a container that stands at the dotted key `where`."""
+        if node._is_none():
+            return None
+        if isinstance(node, DictConfig):
+            return {str(key): self._item(node, key, f"{where}.{key}" if where else str(key)) for key in node}
+        return [self._item(node, index, f"{where}[{index}]") for index in range(len(node))]
+
+    def _item(self, parent: Any, key: Any, where: str) -> Any:
+        if OmegaConf.is_missing(parent, key) and not OmegaConf.is_interpolation(parent, key):
+            self.found.append(f"{where}: mandatory and not set; add {where}=<value>")
+            return MISSING
+        if OmegaConf.is_interpolation(parent, key):
+            self.sources[where] = frozenset(re.findall(r"\$\{([\w.]+)\}", str(parent._get_node(key)._value())))
+        try:
+            value = parent[key]
+        except OmegaConfBaseException as error:
+            if not (where == "paths.run_dir" and self.found):  # its name is made from all settings, broken ones too
+                self.found.append(f"{where}: {str(error).splitlines()[0]}")
+            return MISSING
+        return self.read(value, where) if OmegaConf.is_config(value) else value
+
+
+def _not_finite(value: Any, where: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{where}.{key}" if where else key)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _not_finite(item, f"{where}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where}: expected a finite number, got {value}"
+
+
+def _targets(value: Any, where: str) -> Iterator[str]:
+    """Yield the problems of every `_target_` group in a plain configuration."""
+    if isinstance(value, Mapping):
+        if is_node(value):
+            yield from _target(value, where)
+        for key, item in value.items():
+            yield from _targets(item, f"{where}.{key}" if where else key)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _targets(item, f"{where}[{index}]")
+
+
+def _target(node: Mapping[str, Any], where: str) -> Iterator[str]:
+    target = node["_target_"]
+    if target == MISSING:
+        return
+    if not isinstance(target, str):
+        yield f"{where}._target_: expected a dotted name such as package.module.Class, got {show(target)}"
+        return
+    try:
+        taken = signature(target)
+    except NotThereError as error:
+        yield f"{where}._target_: {error}{did_you_mean(error.name, error.names)}"
+        return
+    given = GIVEN.get(where, frozenset())
+    yield from (f"{where}.{key}: is set by the run itself, leave it out" for key in sorted(given & set(node)))
+    for name in sorted(given - set(taken.fields)) if not taken.open else ():
+        yield f"{where}._target_: {target} must take the argument '{name}'"
+    partial = node.get("_partial_", False)
+    if given and where != "model" and partial is not True:
+        yield f"{where}._partial_: expected true, got {show(partial)}; the run gives {', '.join(sorted(given))}"
+    elif not isinstance(partial, bool):
+        yield f"{where}._partial_: expected true or false, got {show(partial)}"
+    arguments = {key: item for key, item in node.items() if key not in LABELS and key not in given}
+    if where == "scheduler.schedule":
+        arguments = {key: 1 if isinstance(item, str) and item in TOTALS else item for key, item in arguments.items()}
+    loose = "_args_" in node or (partial is True and not given)
+    yield from taken.check(arguments, where, given=given, partial=loose)
+
+
+def _with_elsewhere(message: str, plain: Mapping[str, Any]) -> str:
+    """Add the key that may be meant to a message about an unknown one that has no near name beside it."""
+    where, _, rest = message.partition(": ")
+    if not re.search(" has no (key|argument) '", rest) or "did you mean" in rest:
+        return message
+    last = where.rpartition(".")[2]
+    places = sorted((key for key in _keys(plain, "") if key != where), key=lambda key: -_shared(key, where))
+    by_name: dict[str, str] = {}
+    for place in places:
+        by_name.setdefault(place.rpartition(".")[2], place)
+    near = difflib.get_close_matches(last, [name for name in by_name if name != "_target_"], n=1, cutoff=0.8)
+    return f"{where}: {rest.partition('; it has ')[0]}; did you mean '{by_name[near[0]]}'?" if near else message
+
+
+def _shared(one: str, other: str) -> int:
+    pairs = zip(one.split("."), other.split("."), strict=False)
+    return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+
+def _keys(value: Any, where: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield f"{where}.{key}" if where else key
+            yield from _keys(item, f"{where}.{key}" if where else key)

@@ -1,0 +1,183 @@
+"""Composing a configuration with Hydra, for the command line, tests and scripts; expanding a sweep into points."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustlab.config.resolvers import register
+from robustlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+    from hydra.conf import HydraConf
+    from hydra.core.object_type import ObjectType
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+
+CONFIG_NAME = "train"
+
+_search_overrides: ContextVar[list[str]] = ContextVar("_search_overrides", default=[])  # noqa: B039 never changed
+
+
+@cache
+def conf_dir() -> Path:
+    """Return the folder of the YAML files: in the package when installed from a wheel, else at the repository root."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parents[1] / "conf"):
+        if (folder / f"{CONFIG_NAME}.yaml").is_file():
+            return folder
+    raise ConfigError(
+        f"the folder conf/ of robustlab is neither in {package} nor in {package.parents[1]}; reinstall it"
+    )
+
+
+@contextmanager
+def session(config_dirs: Sequence[str | Path] = (), *, config_path: str | None = None) -> Iterator[Hydra]:
+    """Open Hydra on conf/ and `config_dirs` (as `--config-dir`); put back afterwards whatever Hydra was open before.
+
+    config_path: a folder in the place of conf/ (as `--config-path`). Raises `ConfigError` for a missing folder.
+    """
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
+
+    register()
+    version.setbase(None)
+    search_path = create_config_search_path(config_path or str(conf_dir()))
+    for folder in config_dirs:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"--config-dir {folder}: there is no such folder")
+        path = f"file://{os.path.abspath(folder)}"
+        search_path.prepend(provider="command-line", path=path, anchor=SearchPathQuery(provider="schema"))
+    before, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    token = _search_overrides.set([])
+    try:
+        yield Hydra.create_main_hydra2(CONFIG_NAME, search_path)
+    finally:
+        _search_overrides.reset(token)
+        GlobalHydra.instance().hydra = before
+
+
+def load(
+    hydra: Hydra, overrides: Sequence[str], mode: RunMode | None = None, *, config_name: str = CONFIG_NAME
+) -> DictConfig:
+    """Compose with an open Hydra; the result has the node `hydra`, too. Raises Hydra's exceptions."""
+    from hydra.types import RunMode
+
+    _search_overrides.set([text for text in overrides if text.lstrip("+").startswith("hydra.searchpath=")])
+    return hydra.compose_config(config_name, list(overrides), mode or RunMode.RUN, with_log_configuration=False)
+
+
+def options(group: str) -> list[str]:
+    """Return the options right in a group's folder, those of the open Hydra's search path included."""
+    from hydra.core.object_type import ObjectType
+
+    return _inside(group, ObjectType.CONFIG)
+
+
+def is_group(name: str) -> bool:
+    """Tell whether `name` is a group: a folder of options, or of folders of options."""
+    return "." not in name and bool(_inside(name, None))
+
+
+def _inside(group: str, kind: ObjectType | None) -> list[str]:
+    from hydra.core.global_hydra import GlobalHydra
+
+    current = GlobalHydra.instance().hydra
+    if current is None:
+        with session():
+            return _inside(group, kind)
+    search = _search_overrides.get()
+    return list(current.config_loader.get_group_options(group, kind, config_name=CONFIG_NAME, overrides=search))
+
+
+def all_options(group: str) -> list[str]:
+    """Return the options of a group and of the folders below it that are for the command line, as written there."""
+    from hydra.core.object_type import ObjectType
+
+    found = [name for name in options(group) if not name.startswith("_")]  # _name: a part that other options share
+    for folder in _inside(group, ObjectType.GROUP):
+        found += [f"{folder}/{name}" for name in all_options(f"{group}/{folder}")]
+    return found
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """Return a copy of a composed configuration without the node `hydra`: what a run sees."""
+    from omegaconf import open_dict
+
+    cfg = copy.deepcopy(cfg)
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+    return cfg
+
+
+def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] = ()) -> DictConfig:
+    """Return the configuration that `train <overrides>` would run with, not yet checked (see `check.check`).
+
+    Raises `ConfigError` where the overrides do not compose.
+    """
+    from hydra.errors import HydraException
+
+    from robustlab.config.explain import explain
+
+    with session(config_dirs) as hydra:
+        try:
+            return without_hydra(load(hydra, overrides))
+        except HydraException as error:
+            raise ConfigError("; ".join(explain(hydra, overrides, error))) from error
+
+
+def compose_again(overrides: Sequence[str]) -> DictConfig:
+    """Return the checked configuration of other overrides in the setting of the current job (its search path).
+
+    Called from inside a job that Hydra runs, here or on another machine. Raises `ConfigError`.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    from robustlab.config.check import check
+
+    current = HydraConfig.get()
+    folders = [source.path for source in current.runtime.config_sources if source.provider == "command-line"]
+    cfg = compose([*_search_overrides_of(current), *overrides], config_dirs=folders)
+    check(cfg)
+    return cfg
+
+
+def search_flags() -> list[str]:
+    """Return what a command line needs, beside its overrides, to find the options that the current job's found."""
+    from hydra.core.hydra_config import HydraConfig
+
+    current = HydraConfig.get()
+    folders = [source.path for source in current.runtime.config_sources if source.provider == "command-line"]
+    return [*(word for folder in folders for word in ("--config-dir", folder)), *_search_overrides_of(current)]
+
+
+def _search_overrides_of(current: HydraConf) -> list[str]:
+    return [text for text in current.overrides.hydra if text.lstrip("+").startswith("hydra.searchpath=")]
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """Return the points of a sweep: one list of overrides each, in the order of Hydra's basic sweeper.
+
+    The grammar is Hydra's: `a=1,2`, `choice(...)`, `range(...)`, `glob(...)` over a group's options. Raises Hydra's
+    exceptions.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    current = GlobalHydra.instance().hydra
+    if current is None:
+        with session():
+            return expand(overrides)
+    parser = OverridesParser.create(config_loader=current.config_loader)
+    return BasicSweeper.split_arguments(parser.parse_overrides(list(overrides)), None)[0]

@@ -1,0 +1,163 @@
+"""What is wrong with overrides that Hydra does not compose, said so that it can be mended: all of it, nearest names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from robustlab.config.check import problems
+from robustlab.config.compose import all_options, is_group, load, options, without_hydra
+from robustlab.config.wording import did_you_mean
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+    from hydra.core.override_parser.types import Override
+
+
+def explain(hydra: Hydra, overrides: Sequence[str], error: Exception, *, sweep: bool = False) -> list[str]:
+    """Return what is wrong with `overrides` that `error` kept from composing; `sweep`: they may name several values."""
+    parsed, found = _parse(overrides)
+    suspects: set[str] = set()
+    for override in parsed:
+        message = _group_problem(hydra, override) or (None if sweep else _sweep_problem(override))
+        if message:
+            found.append(message)
+            suspects.add(override.key_or_group)
+    kept = [override for override in parsed if override.key_or_group.split(".")[0] not in suspects]
+    if "experiment" not in suspects:
+        found += _problems_if_let_through(hydra, kept)
+    return found or [in_one_line(error)]
+
+
+def no_options(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
+    """Return a message for each option that Hydra must not see.
+
+    It would follow a path that leads out of its group's folder, and fails with an exception of Python's on what is no
+    name (null, a number, a truth value).
+    """
+    odd = [text for text in overrides if ".." in text or _NO_NAME.fullmatch(text.partition("=")[2])]
+    return [message for override in _parse(odd)[0] if (message := _path_problem(override) or _no_name(hydra, override))]
+
+
+_NO_NAME = re.compile(r"null|true|false|[-+]?[0-9.]+(e[-+]?[0-9]+)?|[-+]?(inf|nan)", re.IGNORECASE)
+"""What the grammar of overrides does not read as text."""
+
+
+def _no_name(hydra: Hydra, override: Override) -> str | None:
+    sweep_or_name = override.is_sweep_override() or isinstance(override.value(), str)
+    return None if sweep_or_name else _group_problem(hydra, override)
+
+
+def _every_group(hydra: Hydra) -> list[str]:
+    return sorted({*hydra.list_all_config_groups(), *hydra.config_loader.list_groups("")})
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return the message of a Hydra or OmegaConf exception, or of its cause, on one line."""
+    text = str(error)
+    if not text or text.startswith("Error merging override"):
+        text = f"{text}: {error.__cause__ or type(error).__name__}".lstrip(": ")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    noise = ("full_key:", "object_type=", "Search path", "Config search path", "provider=")
+    useful = [line for line in lines if not line.startswith(noise)]
+    return " ".join(useful or lines)
+
+
+def _parse(overrides: Sequence[str]) -> tuple[list[Override], list[str]]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser, parsed, found = OverridesParser.create(), [], []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            if "=" not in text:
+                found.append(f"'{text}' is no setting; write key=value{did_you_mean(text, _FLAGS)}")
+            else:
+                reason = in_one_line(error).partition("See https")[0].strip()
+                key, _, value = text.partition("=")
+                structure = any(character in value for character in "[]{}()'\"\\$")
+                quoted = "key=\\'a,b\\'" if structure else f"\"{key}='{value}'\""
+                found.append(f"'{text}' cannot be read as key=value ({reason}); quote what is special: {quoted}")
+    return parsed, found
+
+
+_FLAGS = ("--help", "--cfg", "--multirun", "--info", "--config-dir", "--resolve")
+
+
+def _group_problem(hydra: Hydra, override: Override) -> str | None:
+    name = override.key_or_group
+    if not is_group(name):
+        if "/" in name or override.package is not None:
+            return f"{override.input_line}: there is no group '{name}'{did_you_mean(name, _every_group(hydra))}"
+        return None
+    if override.is_delete() or override.is_sweep_override():
+        return None
+    if message := _path_problem(override):
+        return message
+    value = override.value()
+    there = options(name)
+    for option in value if isinstance(value, list) else [value]:
+        path = str(option).removesuffix(".yaml")
+        if isinstance(option, dict):
+            return (
+                f"{override.input_line}: {name} takes the name of an option; set single keys with {name}.<key>=<value>"
+            )
+        if option is None or not _exists(name, path, there):
+            shown, known = "null" if option is None else option, all_options(name)
+            hint = did_you_mean(path.lower(), known) or f"; there is {', '.join(known) or 'none'}"
+            return f"{name}={shown}: there is no {name} '{shown}'{hint}"
+    return None
+
+
+def _path_problem(override: Override) -> str | None:
+    name, text = override.key_or_group, (override.input_line or "").partition("=")[2]
+    if is_group(name) and ".." in re.split(r"[/,]", text):
+        return f"{name}={text}: an option is a name below {name}/, not a path that leads out of it"
+    return None
+
+
+def _exists(group: str, option: str, there: Sequence[str]) -> bool:
+    if "/" in option:
+        parent, _, name = option.rpartition("/")
+        return name in options(f"{group}/{parent}")
+    return option in there
+
+
+def empty_sweeps(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
+    """Return a message for each override that names no value at all, such as a glob that nothing matches."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    found = []
+    for override in OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(overrides)):
+        if override.is_sweep_override() and not any(True for _ in override.sweep_string_iterator()):
+            name = override.key_or_group
+            there = f"; there is {', '.join(all_options(name))}" if is_group(name) else ""
+            found.append(f"{override.input_line}: names no value, so that the sweep has no point{there}")
+    return found
+
+
+def _sweep_problem(override: Override) -> str | None:
+    if not override.is_sweep_override():
+        return None
+    key, text = override.key_or_group, override.input_line or ""
+    values = text.partition("=")[2]
+    return f"{text}: names several values; add -m to run each of them, or write {key}=[{values}] for a list"
+
+
+def _problems_if_let_through(hydra: Hydra, overrides: Sequence[Override]) -> list[str]:
+    """Return what the check says when unknown keys are let in: it knows the names that are near."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    lenient = []
+    for override in overrides:
+        text = override.input_line or ""
+        free = not is_group(override.key_or_group) and not override.is_delete() and not override.is_hydra_override()
+        lenient.append(f"++{text.lstrip('+')}" if free else text)
+    try:
+        return problems(without_hydra(load(hydra, lenient)))
+    except (HydraException, OmegaConfBaseException):
+        return []

@@ -1,0 +1,94 @@
+"""`${run_name:}`: the name of a run's folder, a function of its settings; `${home:path}`: below the home folder."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import re
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+NOT_IDENTITY = ("seed", "paths", "tracker", "hydra", "compare", "resume", "tags", "name")
+"""Top-level keys that do not change what a run computes, or (the seed) have a folder level of their own."""
+
+NOT_IDENTITY_NESTED = ("trainer.device", "trainer.threads", "dataset.workers")
+
+_FIXED_SEED = 0
+
+
+def register() -> None:
+    """Make the resolvers known to OmegaConf; may be called again."""
+    OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("home", lambda path: os.path.join(os.path.expanduser("~"), path), replace=True)
+
+
+def run_name(cfg: DictConfig) -> str:
+    """Return `<method>-<dataset>-<hash8>` for a composed configuration, safe as one component of a path.
+
+    The hash covers the resolved settings less `NOT_IDENTITY` and `NOT_IDENTITY_NESTED`, whatever the order of the keys
+    and whether a number was written 1 or 1.0. The seed is fixed and the paths are blanked while interpolations resolve,
+    so that what refers to them (`noise.seed`, a source's `root`) does not tell runs apart either.
+    """
+    settings = identity(cfg)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    names = (_group_name(settings, group) for group in ("method", "dataset"))
+    return "-".join((*names, digest))
+
+
+def identity(cfg: DictConfig) -> dict[str, Any]:
+    """Return the plain settings that make a run what it is; see `run_name`."""
+    cfg = copy.deepcopy(cfg)
+    cfg._set_flag(["readonly", "struct"], [False, False])
+    with open_dict(cfg):
+        for key in ("tracker", "hydra"):
+            cfg.pop(key, None)
+        cfg.seed = _FIXED_SEED
+        if isinstance(cfg.get("paths"), DictConfig):
+            cfg.paths = dict.fromkeys(map(str, cfg.paths), "")
+        for key in NOT_IDENTITY_NESTED:
+            group, name = key.split(".")
+            if isinstance(cfg.get(group), DictConfig):
+                cfg[group].pop(name, None)
+    kept = {str(key): cfg._get_node(key) for key in cfg if key not in NOT_IDENTITY}
+    return {key: _plain(node) for key, node in kept.items()}
+
+
+def _plain(node: Any) -> Any:
+    if OmegaConf.is_config(node):
+        return _normalise(OmegaConf.to_container(node, resolve=True))
+    parent = node._get_parent()
+    return _normalise(parent[node._key()])
+
+
+def _normalise(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _normalise(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_normalise(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _group_name(settings: dict[str, Any], group: str) -> str:
+    node = settings.get(group)
+    name = node.get("name") if isinstance(node, dict) else None
+    return path_safe(str(name)) if name else group
+
+
+def path_safe(name: str) -> str:
+    """Return `name` with all but letters, digits and `_.+` replaced by `_`, no leading dot, at most 48 characters."""
+    return re.sub(r"[^A-Za-z0-9_.+]+", "_", name).lstrip(".")[:48] or "unnamed"
+
+
+def sweep_group() -> str | None:
+    """Return the name of the sweep that the current job belongs to; None outside a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return str(HydraConfig.get().sweep.dir).rstrip("/").rsplit("/", 1)[-1]

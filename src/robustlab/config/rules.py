@@ -1,0 +1,102 @@
+"""Settings that are right one by one and wrong together. To add a rule, write a function and append it to `RULES`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from robustlab.config.wording import did_you_mean
+
+Rule = Callable[[Mapping[str, Any]], list[str]]
+"""Takes the plain, resolved configuration, whose keys and types are right already; returns messages."""
+
+
+def selection_needs_validation(cfg: Mapping[str, Any]) -> list[str]:
+    """`best_noisy_val` selects on a validation split."""
+    trainer, dataset = cfg["trainer"], cfg["dataset"]
+    if "best_noisy_val" in trainer["selection"] and dataset["val_fraction"] == 0:
+        return ["trainer.selection: best_noisy_val needs a validation split; set dataset.val_fraction, e.g. to 0.1"]
+    return [] if trainer["selection"] else ["trainer.selection: empty; name at least one rule, e.g. [last]"]
+
+
+def warmup_ends_before_training(cfg: Mapping[str, Any]) -> list[str]:
+    """A warm-up that takes all epochs leaves nothing of the method."""
+    warmup, total = cfg["method"].get("warmup"), cfg["trainer"]["epochs"]
+    epochs = warmup.get("epochs") if isinstance(warmup, Mapping) else cfg["method"].get("warmup_epochs")
+    if isinstance(epochs, int) and epochs >= total:
+        key = "method.warmup.epochs" if isinstance(warmup, Mapping) else "method.warmup_epochs"
+        return [
+            f"{key}: {epochs} epochs of warm-up leave none of trainer.epochs={total}; lower the one or raise the other"
+        ]
+    return []
+
+
+def precision_fits_device(cfg: Mapping[str, Any]) -> list[str]:
+    """fp16 with loss scaling is for GPUs."""
+    trainer = cfg["trainer"]
+    if trainer["precision"] == "fp16" and trainer["device"] == "cpu":
+        return ["trainer.precision: fp16 does not train on the CPU; use fp32 or bf16, or another trainer.device"]
+    return []
+
+
+def noise_fits_dataset(cfg: Mapping[str, Any]) -> list[str]:
+    """Noise models that are maps between certain classes, or files of labels, belong to one data set."""
+    noise, dataset = cfg["noise"]["name"], cfg["dataset"]["name"]
+    for owner in ("cifar100", "cifar10"):
+        belongs = noise.endswith(owner) or f"{owner}_" in noise or noise.startswith(owner)
+        if belongs:
+            fits = dataset == owner or dataset.startswith(f"{owner}_")
+            return [] if fits else [f"noise={noise} is defined on the classes of {owner}, not on dataset={dataset}"]
+    return []
+
+
+def compare_names_a_method(cfg: Mapping[str, Any]) -> list[str]:
+    """`compare` names an option of the group `method`."""
+    from robustlab.config.compose import all_options
+
+    methods = all_options("method")
+    if cfg["compare"] is None or not methods or cfg["compare"] in methods:
+        return []
+    hint = did_you_mean(cfg["compare"], methods) or f"; there is {', '.join(methods)}"
+    return [f"compare: there is no method '{cfg['compare']}'{hint}, or null for none"]
+
+
+def run_dir_is_inside_output_dir(cfg: Mapping[str, Any]) -> list[str]:
+    """No name, however strange, may lead out of the folder for outputs."""
+    output, run = (Path(cfg["paths"][key]).expanduser() for key in ("output_dir", "run_dir"))
+    root, place = os.path.realpath(output), os.path.realpath(run)
+    if place == root or os.path.commonpath([root, place]) != root:
+        return [f"paths.run_dir: {run} does not lie below paths.output_dir={output}; set paths.output_dir, too"]
+    too_long = [part for part in run.parts if len(os.fsencode(part)) > 255]
+    return (
+        [f"paths.run_dir: a name in it is longer than the 255 bytes that a file system takes: {too_long[0][:40]}..."]
+        if too_long
+        else []
+    )
+
+
+def output_dir_can_be_written(cfg: Mapping[str, Any]) -> list[str]:
+    """The nearest folder that exists must be one that can be written."""
+    place = Path(cfg["paths"]["run_dir"]).expanduser().absolute()
+    if any(len(os.fsencode(part)) > 255 for part in place.parts):
+        return []
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        return [f"paths.output_dir: {place} is a file, no folder; choose another place"]
+    if not os.access(place, os.W_OK | os.X_OK):
+        return [f"paths.output_dir: the folder {place} cannot be written; choose another place"]
+    return []
+
+
+RULES: list[Rule] = [
+    selection_needs_validation,
+    warmup_ends_before_training,
+    precision_fits_device,
+    noise_fits_dataset,
+    compare_names_a_method,
+    run_dir_is_inside_output_dir,
+    output_dir_can_be_written,
+]

@@ -1,0 +1,36 @@
+"""How values and suggestions are put into messages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def show(value: Any) -> str:
+    """Return a value as it is named in messages: short, with its type where that may be in doubt."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+    return f"{text} (text)" if isinstance(value, str) and _like_number(value) else text
+
+
+def _like_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the nearest of `names`, or "" where none is near."""
+    near = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return "; it has a, b, c", or "" where that would be too long to read."""
+    return f"; it has {', '.join(names)}" if 0 < len(names) <= 24 else ""

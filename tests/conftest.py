@@ -1,0 +1,24 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("shared", deadline=None)  # a busy machine is no failure
+settings.load_profile("shared")
+
+
+def pytest_configure() -> None:
+    """One thread each, set before torch is imported: the tests run two at a time (pytest-xdist)."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with real CIFAR-10 (Parquet), CIFAR-10N and MNIST; tests that need it are skipped without it."""
+    folder = os.environ.get("ROBUSTLAB_TEST_DATA")
+    if not folder:
+        pytest.skip("set ROBUSTLAB_TEST_DATA to a folder with cifar10/, cifar10n/ and mnist/ to run this test")
+    return Path(folder)
