@@ -1,0 +1,1 @@
+"""Data sets, label noise, augmentation and loaders."""

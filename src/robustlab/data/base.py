@@ -1,0 +1,103 @@
+"""What a data set is: a task description and named splits of images with labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from robustlab.errors import DataError
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What a model and an evaluation need to know of a data set.
+
+    image_shape: (channels, height, width) of a decoded training image. mean, std: per channel, of pixels in [0, 1].
+    """
+
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...] = ()
+
+
+class LazyImages(Protocol):
+    """Images that are decoded when asked for, by the workers of the streaming loader. Must be picklable."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    def decode(self, index: int) -> Tensor:
+        """Return image `index` in its own size: uint8 [C, h, w]. Raises `DataError` naming the file or the row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """One named part of a data set. `images[i]` and `labels[i]` belong together; i is the sample's stable index.
+
+    images: uint8 [N, C, H, W] (resident), or `LazyImages` (streaming). labels: int64 [N], as the data set gives them.
+    """
+
+    images: Tensor | LazyImages
+    labels: Tensor
+
+
+class DataSource(ABC):
+    """A data set. Constructor arguments are its configuration; nothing is read before `split` is called.
+
+    `provides` names what splits carry beside images and labels, e.g. "clean_labels": true where the labels that the
+    source gives are known to be right, so that synthetic noise can be told from them.
+    """
+
+    task: TaskSpec
+    provides: frozenset[str] = frozenset({"clean_labels"})
+
+    @abstractmethod
+    def split(self, name: str) -> Split:
+        """Return the split `"train"` or `"test"` (some sources have more). Raises ConfigError, DataError."""
+
+
+@dataclass
+class Batch:
+    """One batch on the device.
+
+    index: int64 [B], stable position in the train (or test) split. targets: int64 [B], the *assigned* labels; None
+    from an unlabelled loader, which drops them. views: each float [B, C, H, W], augmented and normalised.
+    """
+
+    index: Tensor
+    targets: Tensor | None
+    views: tuple[Tensor, ...]
+
+    @property
+    def images(self) -> Tensor:
+        """The first view."""
+        return self.views[0]
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return int(self.index.shape[0])
+
+
+def check_labels(labels: Tensor, num_classes: int, *, where: str) -> None:
+    """Raise `DataError` unless every label lies in [0, num_classes) and every class has a sample; `where` names it."""
+    bad = torch.nonzero((labels < 0) | (labels >= num_classes)).flatten()
+    if len(bad):
+        row = int(bad[0])
+        raise DataError(
+            f"{where}: {len(bad)} labels lie outside 0..{num_classes - 1}, the first in row {row} "
+            f"(label {int(labels[row])}); mend the labels or set dataset.num_classes"
+        )
+    empty = torch.nonzero(torch.bincount(labels, minlength=num_classes) == 0).flatten()
+    if len(empty):
+        raise DataError(
+            f"{where}: no sample of class {', '.join(map(str, empty.tolist()[:10]))}; "
+            f"mend the data or set dataset.num_classes"
+        )

@@ -1,0 +1,175 @@
+"""What data sets of one file per image have in common: listing, decoding once into the cache, or lazily."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from robustlab.data.base import DataSource, Split, TaskSpec, check_labels
+from robustlab.data.cache import cached_array, fingerprint
+from robustlab.data.images import SUFFIXES, EncodedImages, check_source, decode_image, image_blocks, listing
+from robustlab.errors import ConfigError, DataError
+
+_CLUTTER = frozenset({"thumbs.db", "desktop.ini"})  # left behind by file browsers, like all hidden files
+
+
+class FileImages(EncodedImages):
+    """Images in files, decoded when asked for; a `LazyImages`."""
+
+    def __init__(self, root: Path, files: Sequence[str], channels: int) -> None:
+        """Decode `files`, relative to `root`, to `channels`."""
+        super().__init__(channels)
+        self.root, self.files = root, files
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self.files)
+
+    def encoded(self, index: int) -> tuple[str, Path]:
+        """Return the file's path relative to the root, and its path."""
+        return self.files[index], self.root / self.files[index]
+
+
+class FileSource(DataSource):
+    """Base of the data sets of one file per image. A subclass says which files and labels a split has.
+
+    Resident images are decoded once, into `cache_dir` (a new cache when a file's name, size or time of change differs,
+    or `size`, or `channels`), and memory-mapped from there. All damaged files are reported together.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: int | None,
+        channels: int = 3,
+        storage: str = "resident",
+        cache_dir: str | None = None,
+    ) -> None:
+        """root: folder of the data set. mean, std: per channel, of pixels in [0, 1].
+
+        size: side of the training images. Resident: other sizes are cut to a centred square and resized to it; None
+        takes the first image's shape, which all others must have then. Streaming: what the crop in the workers yields.
+        storage: "resident" or "streaming". cache_dir: None decodes into memory every time.
+        """
+        self.root = Path(root).expanduser()
+        self.mean, self.std, self.channels = tuple(mean), tuple(std), channels
+        self.size, self.storage = size, storage
+        self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
+        check_source(channels=channels, size=size, storage=storage, mean=self.mean, std=self.std)
+
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """Return the class names in the order of their labels. Raises ConfigError, DataError."""
+
+    @abstractmethod
+    def files(self, name: str) -> tuple[list[str], list[int]]:
+        """Return the files of split `name`, relative to the root, and their labels. Raises ConfigError, DataError."""
+
+    @cached_property
+    def task(self) -> TaskSpec:  # pyright: ignore[reportIncompatibleVariableOverride]  # read only when asked for
+        """The task; reads class names and, without a `size`, the first training image."""
+        names = self.class_names()
+        return TaskSpec(len(names), self._image_shape(), self.mean, self.std, names)
+
+    def split(self, name: str) -> Split:
+        """Return a split: uint8 [N, C, H, W], memory-mapped where there is a cache folder, or `FileImages`."""
+        files, classes = self.files(name)
+        what = f"{self.root} ({name})"
+        if not files:
+            raise DataError(f"{what}: no image found")
+        labels = torch.tensor(classes, dtype=torch.int64)
+        check_labels(labels, self.task.num_classes, where=what)
+        if self.storage == "streaming":
+            return Split(FileImages(self.root, files, self.channels), labels)
+        return Split(self._resident(name, files, what), labels)
+
+    def _resident(self, name: str, files: list[str], what: str) -> Tensor:
+        """Return all images of a split as one tensor."""
+        shape = self.task.image_shape
+        path = None
+        if self.cache_dir is not None:
+            key = fingerprint(self.root, files, name, shape, self.size)
+            path = self.cache_dir / type(self).__name__.lower() / f"{name}-{key}.npy"
+        items = ((file, self.root / file) for file in files)
+        array = cached_array(
+            path, (len(files), *shape), "uint8", lambda: image_blocks(items, shape, size=self.size, what=what)
+        )
+        return torch.from_numpy(array)
+
+    def _image_shape(self) -> tuple[int, int, int]:
+        """Return (C, H, W) from `size`, or from the first training image that decodes."""
+        if self.size is not None:
+            return self.channels, self.size, self.size
+        problems: list[str] = []
+        for file in self.files("train")[0]:
+            try:
+                height, width, _ = decode_image(file, self.root / file, channels=self.channels).shape
+            except DataError as error:  # `split` will list it with all others
+                problems.append(str(error))
+                continue
+            return self.channels, height, width
+        raise DataError(
+            listing(problems, f"{self.root} (train): no image decodes")
+            if problems
+            else f"{self.root} (train): no image found"
+        )
+
+
+def need(path: Path, layout: str) -> Path:
+    """Return `path`; ConfigError with the expected layout if it is not there."""
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; {layout}; dataset.source.root or ROBUSTLAB_DATA names the folder")
+    return path
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file that are not blank. Raises DataError if it is not text."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file ({error.reason} at byte {error.start})") from error
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Return the names of the folders in `folder`, sorted by code point, without hidden ones."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def image_files(folder: Path) -> list[str]:
+    """Return the images below `folder` (relative, "/"), sorted by code point whatever the file system's order.
+
+    Hidden files are passed over. Raises DataError listing files that are not images by their suffix.
+    """
+    images: list[str] = []
+    others: list[str] = []
+    for current, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.startswith(".") or name.lower() in _CLUTTER:
+                continue
+            file = Path(current, name)
+            (images if file.suffix.lower() in SUFFIXES else others).append(file.relative_to(folder).as_posix())
+    if others:
+        raise DataError(listing(sorted(others), f"{folder}: {len(others)} file(s) are not images; move them away"))
+    return sorted(images)
+
+
+def check_manifest(expected: Sequence[str], found: Collection[str], *, where: str) -> None:
+    """Raise DataError naming files that are listed twice, or listed but not there."""
+    seen: set[str] = set()
+    twice = [name for name in expected if name in seen or seen.add(name)]
+    if twice:
+        raise DataError(listing(twice, f"{where}: {len(twice)} image(s) are listed twice"))
+    missing = sorted(seen.difference(found))
+    if missing:
+        raise DataError(listing(missing, f"{where}: {len(missing)} image(s) are missing"))

@@ -1,0 +1,257 @@
+"""`Data`: a data set with its assigned labels, its validation split and its loaders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustlab import rng
+from robustlab.data import labels as label_files
+from robustlab.data.augment import Pipeline, Transform
+from robustlab.data.base import DataSource, LazyImages, Split, TaskSpec, check_labels
+from robustlab.data.feed import Feed, Renderer, ResidentFeed, View
+from robustlab.data.loader import Loader
+from robustlab.data.noise import NoiseModel
+from robustlab.data.order import Order
+from robustlab.data.partition import balanced_subset, stratified_share
+from robustlab.data.streaming import Decode, StreamingFeed, TensorImages, decode_all
+from robustlab.errors import ConfigError, DataError
+
+TEST_VIEW = "test"
+"""The view without augmentation; every data set has it."""
+
+
+class Data:
+    """What methods and the engine see of a data set. The training split keeps its full, stable index range 0..N-1.
+
+    task: the data set's `TaskSpec`. num_train: N. clean: int64 [N], the true labels, None where they are not known.
+    assigned: int64 [N], the labels to train on. is_noisy: bool [N], assigned != clean, or None. train_indices,
+    val_indices: int64, sorted, disjoint. All of these lie on the CPU. provides: what the source provides.
+    """
+
+    def __init__(
+        self,
+        source: DataSource,
+        *,
+        seed: int,
+        noise: NoiseModel | None = None,
+        noise_name: str = "none",
+        noise_seed: int | None = None,
+        val_fraction: float = 0.0,
+        subset: int | None = None,
+        storage: str = "resident",
+        workers: int = 0,
+        views: Mapping[str, Sequence[Transform]] | None = None,
+        decode: Mapping[str, Decode] | None = None,
+        device: torch.device | str = "cpu",
+        channels_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        timeout: float = 60.0,
+    ) -> None:
+        """Read the training split and assign its labels.
+
+        noise: applied to the whole training split; then `subset` keeps that many samples, balanced over clean classes;
+        then `val_fraction` of these, stratified by assigned label, becomes the validation split. Both choices are the
+        same for every seed. storage: "resident" (on the device) or "streaming" (decoded by `workers` processes, 0 =
+        this one, cropped by `decode`; a batch may take `timeout` seconds). Raises ConfigError, DataError.
+        """
+        _check(storage, workers, decode, val_fraction)
+        self.task: TaskSpec = source.task
+        self.provides = frozenset(source.provides)
+        self._source, self._seed = source, seed
+        self._device, self._rank, self._world_size = torch.device(device), rank, world_size
+        self._storage, self._workers, self._decode, self._timeout = storage, workers, dict(decode or {}), timeout
+        self._renderer = Renderer(self.task, torch.channels_last if channels_last else torch.contiguous_format)
+        self._views = {name: View(name, Pipeline(list(transforms))) for name, transforms in (views or {}).items()}
+        self._views[TEST_VIEW] = View(TEST_VIEW, Pipeline([]))
+        self._feeds: dict[str, Feed] = {}
+        self._labels: dict[str, Tensor] = {}
+
+        split = source.split("train")
+        given = split.labels.to(torch.int64).clone()
+        check_labels(given, self.task.num_classes, where="the training split")
+        self.num_train = len(given)
+        self.clean: Tensor | None = given if "clean_labels" in self.provides else None
+        self.noise_name, self.noise_seed = noise_name, seed if noise_seed is None else noise_seed
+        self._noise = noise
+        self.assigned = self._assign(noise, given, split)
+        self.is_noisy: Tensor | None = None if self.clean is None else self.assigned != self.clean
+        kept = balanced_subset(given, subset, num_classes=self.task.num_classes)
+        held_out = stratified_share(self.assigned[kept], val_fraction)
+        self.train_indices, self.val_indices = kept[~held_out], kept[held_out]
+        self._add("train", Split(split.images, self.assigned))
+
+    @property
+    def true_noise_rate(self) -> float | None:
+        """The share of wrong labels among the training samples; None where clean labels are not known."""
+        if self.is_noisy is None:
+            return None
+        return self.is_noisy[self.train_indices].double().mean().item()
+
+    def noise_record(self) -> dict[str, Any]:
+        """Return name, model, nominal and true rate, count of wrong labels, seed of the noise, hashes of the labels."""
+        return {
+            "name": self.noise_name,
+            "model": None if self._noise is None else repr(self._noise),
+            "rate": None if self._noise is None or math.isnan(self._noise.rate) else self._noise.rate,
+            "true_rate": self.true_noise_rate,
+            "num_wrong": None if self.is_noisy is None else int(self.is_noisy[self.train_indices].sum()),
+            "seed": self.noise_seed,
+            "hash": label_files.label_hash(self.assigned),
+            "clean_hash": None if self.clean is None else label_files.label_hash(self.clean),
+        }
+
+    def save_labels(self, path: str | Path) -> None:
+        """Write the assigned labels of the whole training split to an .npz that `FixedLabels` reads."""
+        label_files.save(Path(path), self.assigned, record=self.noise_record())
+
+    def check_saved_labels(self, path: str | Path) -> None:
+        """Raise `DataError` unless the labels in an .npz, e.g. of the run that is resumed, are the assigned ones."""
+        label_files.check_same(
+            Path(path), self.assigned, origin=f"noise={self.noise_name} and seed {self.noise_seed} give"
+        )
+
+    def loader(
+        self,
+        indices: Tensor | None = None,
+        *,
+        batch_size: int,
+        views: tuple[str, ...],
+        purpose: str,
+        labelled: bool = True,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        shard: bool = True,
+    ) -> Loader:
+        """Return a loader of training samples.
+
+        indices: int64 stable indices, by default `train_indices`. batch_size: of the global batch. views: names; a name
+        that is repeated gives independent draws. purpose: names the random stream: loaders with the same purpose and
+        indices serve the same batches. labelled: False drops the targets. shard: share each batch among the ranks.
+        """
+        indices = self.train_indices if indices is None else indices.to(device="cpu", dtype=torch.int64)
+        self._check_loader(indices, batch_size, views, shuffle)
+        return Loader(
+            self._feeds["train"],
+            indices,
+            order=Order(len(indices), batch_size, self._seed, purpose, shuffle, drop_last),
+            views=[self._views[name] for name in views],
+            labels=self._labels["train"] if labelled else None,
+            rank=self._rank if shard else 0,
+            world_size=self._world_size if shard else 1,
+        )
+
+    def evaluation(self, split: str, batch_size: int, *, shard: bool = False) -> Loader:
+        """Return an unshuffled loader of the "test" view that serves every sample of a split once.
+
+        split: "train" or "val" (with assigned labels), "test", or another split of the source. shard: give each rank
+        its own share of the samples in batches of up to `batch_size`.
+        """
+        if split == "val" and not len(self.val_indices):
+            raise ConfigError("there is no validation split; set dataset.val_fraction, e.g. dataset.val_fraction=0.1")
+        part = "train" if split in ("train", "val") else split
+        if part not in self._feeds:
+            found = self._source.split(part)
+            check_labels(found.labels, self.task.num_classes, where=f"the {part} split")
+            self._add(part, found)
+        indices = {"train": self.train_indices, "val": self.val_indices}.get(split)
+        if indices is None:
+            indices = torch.arange(len(self._labels[part]))
+        if shard:
+            if len(indices) < self._world_size:
+                raise ConfigError(
+                    f"the {split} split has {len(indices)} samples for {self._world_size} processes; "
+                    f"use fewer processes"
+                )
+            indices = indices[self._rank :: self._world_size]
+        self._check_loader(indices, batch_size, (TEST_VIEW,), shuffle=False)
+        return Loader(
+            self._feeds[part],
+            indices,
+            order=Order(len(indices), batch_size, self._seed, f"evaluate {split}", shuffle=False),
+            views=[self._views[TEST_VIEW]],
+            labels=self._labels[part],
+        )
+
+    def _assign(self, noise: NoiseModel | None, given: Tensor, split: Split) -> Tensor:
+        """Return the labels to train on. Raises ConfigError where noise cannot be told from wrong labels."""
+        if noise is None:
+            return given.clone()
+        if noise.needs_clean_labels and self.clean is None:
+            raise ConfigError(
+                f"noise={self.noise_name} is defined on clean labels, but this data set's own labels are "
+                f"known to be partly wrong; use noise=none"
+            )
+        noise.check(self.task)
+        generator = rng.numpy_generator(rng.fold(self.noise_seed, "noise", type(noise).__name__))
+        assigned = noise.apply(given, num_classes=self.task.num_classes, generator=generator, images=split.images)
+        if len(assigned) != len(given) or bool(((assigned < 0) | (assigned >= self.task.num_classes)).any()):
+            raise DataError(
+                f"noise={self.noise_name} gave {len(assigned)} labels for {len(given)} samples, or labels "
+                f"outside 0..{self.task.num_classes - 1}; mend the label file"
+            )
+        return assigned
+
+    def _add(self, name: str, split: Split) -> None:
+        """Make the images and labels of a split ready to be served."""
+        images: Tensor | LazyImages = split.images
+        if len(images) != len(split.labels):
+            raise DataError(f"the {name} split has {len(images)} images but {len(split.labels)} labels")
+        if self._storage == "streaming":
+            lazy = TensorImages(images) if isinstance(images, Tensor) else images
+            self._feeds[name] = StreamingFeed(
+                lazy,
+                renderer=self._renderer,
+                device=self._device,
+                decode=self._decode,
+                workers=self._workers,
+                timeout=self._timeout,
+            )
+        else:
+            resident = images if isinstance(images, Tensor) else decode_all(images, self.task.image_shape)
+            if tuple(resident.shape[1:]) != tuple(self.task.image_shape) or resident.dtype != torch.uint8:
+                raise DataError(
+                    f"the {name} split holds {resident.dtype} images of shape {tuple(resident.shape[1:])}, "
+                    f"the data set announces uint8 {tuple(self.task.image_shape)}"
+                )
+            self._feeds[name] = ResidentFeed(resident.to(self._device), renderer=self._renderer)
+        self._labels[name] = split.labels.to(self._device, torch.int64)
+
+    def _check_loader(self, indices: Tensor, batch_size: int, views: Sequence[str], shuffle: bool) -> None:
+        """Raise ConfigError where a loader could serve nothing, or not what was asked for."""
+        unknown = [name for name in views if name not in self._views]
+        if unknown or not views:
+            raise ConfigError(
+                f"no view {', '.join(map(repr, unknown)) or 'asked for'}; dataset.views has "
+                f"{', '.join(sorted(self._views))}"
+            )
+        if batch_size < 1:
+            raise ConfigError(f"a batch needs at least 1 sample, got batch size {batch_size}")
+        if shuffle and batch_size > len(indices):
+            raise ConfigError(
+                f"a batch of {batch_size} is larger than the {len(indices)} training samples it is drawn "
+                f"from; lower trainer.batch_size"
+            )
+
+
+def _check(storage: str, workers: int, decode: Mapping[str, Decode] | None, val_fraction: float) -> None:
+    """Raise ConfigError for settings that contradict one another."""
+    if storage not in ("resident", "streaming"):
+        raise ConfigError(f"dataset.storage={storage} is neither resident nor streaming")
+    if storage == "resident" and decode:
+        raise ConfigError(
+            "dataset.decode crops while images are read, which dataset.storage=resident does not do; "
+            "set dataset.decode=null or dataset.storage=streaming"
+        )
+    if decode and set(decode) != {"train", "eval"}:
+        raise ConfigError(f"dataset.decode needs the entries train and eval, it has {', '.join(sorted(decode))}")
+    if workers < 0:
+        raise ConfigError(f"dataset.workers={workers} is negative; use 0 to decode in the main process")
+    if not 0.0 <= val_fraction < 1.0:
+        raise ConfigError(f"dataset.val_fraction={val_fraction} lies outside [0, 1)")

@@ -1,0 +1,63 @@
+"""Every file of conf/dataset/ composes, and its source, views and crops are made with the arguments that it names."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from robustlab import rng
+from robustlab.config.compose import compose, conf_dir
+from robustlab.data.augment import Pipeline
+from robustlab.data.base import DataSource
+
+NAMES = sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml"))
+KEYS = {"name", "source", "val_fraction", "subset", "storage", "workers", "views", "decode"}
+FIXED_SHAPES = {"digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "mini_webvision"}
+
+
+def dataset(name: str, tmp_path: Path, *overrides: str) -> DictConfig:
+    paths = (f"paths.data_dir={tmp_path}", f"paths.cache_dir={tmp_path / 'cache'}")
+    return compose([f"dataset={name}", *paths, *overrides]).dataset
+
+
+def test_every_data_set_has_a_file():
+    assert set(NAMES) >= FIXED_SHAPES | {"parquet", "cifar10_parquet", "image_folder", "tiny_imagenet"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_source_is_made_from_all_of_its_arguments_and_reads_nothing(name, tmp_path):
+    cfg = dataset(name, tmp_path)
+    assert set(cfg) == KEYS
+    taken = set(inspect.signature(get_class(cfg.source._target_)).parameters)
+    assert set(cfg.source) - {"_target_"} == taken
+    source = instantiate(cfg.source)
+    assert isinstance(source, DataSource)
+    assert not (tmp_path / "cache").exists()
+    if "storage" in taken:
+        assert source.storage == cfg.storage  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_views_and_crops_work_on_images_of_the_data_set(name, tmp_path):
+    cfg = dataset(name, tmp_path)
+    shape = instantiate(cfg.source).task.image_shape if name in FIXED_SHAPES else (3, 64, 64)
+    images = torch.randint(0, 256, (4, *shape), dtype=torch.uint8, generator=rng.generator(0))
+    for view in ("weak", "strong"):
+        pipeline = Pipeline([instantiate(node) for node in cfg.views[view]])
+        assert pipeline.draws > 0
+        augmented = pipeline(images, rng.uniform(1, torch.arange(4), pipeline.draws))
+        assert augmented.shape == images.shape
+        assert augmented.dtype == torch.uint8
+    assert (cfg.decode is None) == (cfg.storage == "resident")
+    for node in (cfg.decode or {}).values():
+        crop = instantiate(node)
+        picture = torch.zeros((3, 330, 400), dtype=torch.uint8)
+        assert crop(picture, torch.full((crop.draws,), 0.5)).shape == shape
+
+
+def test_storage_is_set_in_one_place(tmp_path):
+    cfg = dataset("image_folder", tmp_path, "dataset.storage=streaming")
+    assert OmegaConf.to_container(cfg, resolve=True)["source"]["storage"] == "streaming"  # pyright: ignore
