@@ -1,0 +1,38 @@
+"""A multi-layer perceptron on flattened images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import nn
+
+from robustlab.errors import ConfigError
+from robustlab.models.heads import TwoHeads
+from robustlab.models.layers import choose
+
+
+def mlp(
+    *,
+    num_classes: int,
+    image_shape: tuple[int, ...],
+    proj_dim: int | None = None,
+    widths: Sequence[int] = (256, 256),
+    norm: str = "batch",
+) -> TwoHeads:
+    """Return Linear -> norm -> ReLU for each of `widths`, then the heads; `norm` is "batch", "layer" or "none".
+
+    `image_shape` may be of any rank: inputs are flattened. Raises `ConfigError` for no or empty layers.
+    """
+    if not widths or min(widths) < 1:
+        raise ConfigError(f"model.widths={list(widths)}: an MLP needs at least one hidden layer of positive width")
+    choose(norm, ("batch", "layer", "none"), name="model.norm")
+    layers: list[nn.Module] = [nn.Flatten()]
+    inputs = prod(image_shape)
+    for width in widths:
+        layers.append(nn.Linear(inputs, width))
+        if norm != "none":
+            layers.append(nn.BatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width))
+        layers.append(nn.ReLU())
+        inputs = width
+    return TwoHeads(nn.Sequential(*layers), feature_dim=inputs, num_classes=num_classes, proj_dim=proj_dim)

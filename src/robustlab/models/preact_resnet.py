@@ -1,0 +1,168 @@
+"""Pre-activation residual networks: CrossSplit's ResNet-18 and (wide) ResNets such as ResNet-8 = WRN-10-1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustlab.errors import ConfigError
+from robustlab.models.heads import TwoHeads
+from robustlab.models.layers import choose, conv1x1, conv3x3
+
+SHORTCUTS = ("activated", "raw")
+
+
+class PreActBlock(nn.Module):
+    """h = ReLU(BN(x)); out = conv(ReLU(BN(conv(h)))) + shortcut.
+
+    Where stride or width changes, the shortcut is a 1x1 convolution of h. Else it is h itself (`"activated"`, as in
+    the official code of CrossSplit, DivideMix and UNICON) or the raw x (`"raw"`, He et al. 2016, identity
+    mappings).
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, shortcut: str):
+        """Build a block from `inputs` to `outputs` channels; `shortcut` is "activated" or "raw"."""
+        super().__init__()
+        self.raw = choose(shortcut, SHORTCUTS, name="model.shortcut") == "raw"
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = conv3x3(inputs, outputs, stride=stride)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv3x3(outputs, outputs)
+        self.shortcut = conv1x1(inputs, outputs, stride=stride) if stride != 1 or inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float [B, inputs, H, W] to [B, outputs, H / stride, W / stride]."""
+        activated = F.relu(self.norm1(x))
+        identity = x if self.raw else activated
+        carried = identity if self.shortcut is None else self.shortcut(activated)
+        hidden = self.conv1(activated)
+        return self.conv2(F.relu(self.norm2(hidden))) + carried
+
+
+class PreActTrunk(nn.Module):
+    """Stem, stages of pre-activation blocks, pooling: float [B, C, H, W] to [B, feature_dim].
+
+    The first stage keeps the size, each later one halves it. `stem_norm`: BatchNorm-ReLU after the stem. `final_norm`:
+    BatchNorm-ReLU before pooling. `pool`: side of the average pool; None pools over the whole map.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        stem: int,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        shortcut: str,
+        stem_norm: bool,
+        final_norm: bool,
+        pool: int | None,
+    ):
+        """Build the trunk; `widths` and `blocks` have one entry a stage."""
+        super().__init__()
+        self.pool = pool
+        self.width = widths[-1]
+        self.stem = conv3x3(in_channels, stem)
+        self.stem_norm = nn.BatchNorm2d(stem) if stem_norm else None
+        stages: list[nn.Module] = []
+        inputs = stem
+        for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            strides = [1 if stage == 0 else 2] + [1] * (count - 1)
+            layers = []
+            for stride in strides:
+                layers.append(PreActBlock(inputs, width, stride=stride, shortcut=shortcut))
+                inputs = width
+            stages.append(nn.Sequential(*layers))
+        self.stages = nn.ModuleList(stages)
+        self.final_norm = nn.BatchNorm2d(self.width) if final_norm else None
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Return the feature maps before pooling: float [B, width, h, w], 4x4 for 32x32 images and four stages."""
+        x = self.stem(images)
+        if self.stem_norm is not None:
+            x = F.relu(self.stem_norm(x))
+        for stage in self.stages:
+            x = stage(x)
+        return x if self.final_norm is None else F.relu(self.final_norm(x))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return pooled, flattened features."""
+        maps = self.maps(images)
+        if self.pool is None:
+            return maps.mean(dim=(2, 3))
+        return F.avg_pool2d(maps, self.pool).flatten(1)
+
+    def feature_dim(self, height: int, width: int) -> int:
+        """Return the number of features for images of this size. Raises `ConfigError` for images too small to pool."""
+        if self.pool is None:
+            return self.width
+        for _ in self.stages[1:]:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        if min(height, width) < self.pool:
+            raise ConfigError(
+                f"images give a {height}x{width} map before pooling, too small for the {self.pool}x{self.pool} "
+                f"average pool; set model.pool=null (pool over the whole map) or choose model=small_cnn"
+            )
+        return self.width * (height // self.pool) * (width // self.pool)
+
+
+def preact_resnet18(
+    *,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    proj_dim: int | None = None,
+    width: int = 64,
+    shortcut: str = "activated",
+    final_bn: bool = False,
+    pool: int | None = 4,
+) -> TwoHeads:
+    """Return the pre-activation ResNet-18 of CrossSplit's official code: 11,171,274 parameters at 10 classes, RGB.
+
+    With proj_dim=128: 11,237,194 (C=10), 11,283,364 (C=100). The pool stays 4x4, so 64x64 images give 2,048 features,
+    as in UNICON's code for Tiny-ImageNet. PyTorch's default initialisation.
+    """
+    channels, height, image_width = image_shape
+    trunk = PreActTrunk(
+        channels,
+        stem=width,
+        widths=[width, 2 * width, 4 * width, 8 * width],
+        blocks=[2, 2, 2, 2],
+        shortcut=shortcut,
+        stem_norm=True,
+        final_norm=final_bn,
+        pool=pool,
+    )
+    return TwoHeads(
+        trunk, feature_dim=trunk.feature_dim(height, image_width), num_classes=num_classes, proj_dim=proj_dim
+    )
+
+
+def wide_resnet(
+    *,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    proj_dim: int | None = None,
+    depth: int = 28,
+    widen: int = 10,
+    shortcut: str = "raw",
+) -> TwoHeads:
+    """Return a wide ResNet (Zagoruyko and Komodakis 2016) without dropout; depth = 6 n + 4, three stages of n blocks.
+
+    depth=10, widen=1 is ResNet-8 (77,850 parameters at 10 classes, RGB); depth=28, widen=10 has 36,479,194.
+    Raises `ConfigError` for another depth.
+    """
+    if depth < 10 or (depth - 4) % 6:
+        raise ConfigError(f"model.depth={depth} is not a depth of a wide ResNet; it must be 6 n + 4: 10, 16, 22, 28")
+    trunk = PreActTrunk(
+        image_shape[0],
+        stem=16,
+        widths=[16 * widen, 32 * widen, 64 * widen],
+        blocks=[(depth - 4) // 6] * 3,
+        shortcut=shortcut,
+        stem_norm=False,
+        final_norm=True,
+        pool=None,
+    )
+    return TwoHeads(trunk, feature_dim=trunk.width, num_classes=num_classes, proj_dim=proj_dim)
