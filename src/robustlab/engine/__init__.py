@@ -1,0 +1,1 @@
+"""The training loop, learners, runtime, checkpoints and evaluation."""

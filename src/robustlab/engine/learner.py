@@ -1,0 +1,152 @@
+"""`Learner`: a network with its optimizer, scheduler, gradient scaler and moving average, stepped and saved as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from robustlab.engine.runtime import Runtime, average_gradients
+from robustlab.errors import ConfigError
+
+
+class Learner:
+    """One trainable network. `network` is the raw module; calling the learner runs its (compiled) forward.
+
+    optimizer: called with the parameters. scheduler: called with the optimizer, or None; `interval` says whether it
+    advances every "epoch" or every optimizer "step". accumulate: calls of `step` per optimizer step. clip_norm: largest
+    global gradient norm. ema_decay: decay per optimizer step of a moving average of the weights, used by
+    `inference_network`; its buffers (BatchNorm statistics) are those of the network.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        runtime: Runtime,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., Any] | None = None,
+        interval: str = "epoch",
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        ema_decay: float | None = None,
+    ) -> None:
+        self.runtime = runtime
+        self.network = runtime.place(network)
+        self.optimizer = optimizer(self.network.parameters())
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            raise ConfigError("optimizer: LBFGS computes the loss several times a step, which no method here offers")
+        self.scheduler = scheduler(self.optimizer) if scheduler else None
+        self.interval, self.accumulate, self.clip_norm = interval, accumulate, clip_norm
+        self.scaler = torch.amp.GradScaler(runtime.device.type) if runtime.precision == "fp16" else None  # type: ignore[attr-defined]
+        self.ema = None
+        if ema_decay is not None:
+            self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        if runtime.compile:
+            self.network.compile()  # in place: state keys keep their names
+        self.pending = 0
+        self.updates = 0
+        self.epochs = 0
+
+    def __call__(self, images: Tensor, **options: Any) -> Any:
+        """Run the network in its current mode."""
+        return self.network(images, **options)
+
+    @property
+    def inference_network(self) -> nn.Module:
+        """The network to predict with: the moving average if there is one."""
+        return self.ema.module if self.ema is not None else self.network
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self, loss: Tensor) -> None:
+        """Back-propagate a scalar loss; every `accumulate` calls, update the weights."""
+        if self.accumulate > 1:
+            loss = loss / self.accumulate
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
+        self.pending += 1
+        if self.pending == self.accumulate:
+            self._update()
+
+    def flush(self) -> None:
+        """Apply gradients that wait for more accumulation, so that no gradient outlives an epoch."""
+        if self.pending:
+            self._update()
+
+    def end_epoch(self, loss: float | None = None) -> None:
+        """Flush, and advance a scheduler that counts epochs, or waits for a plateau of `loss`, the epoch's mean."""
+        self.flush()
+        self.epochs += 1
+        if self.scheduler is None:
+            return
+        if hasattr(self.scheduler, "step_update"):  # timm: told the number of the epoch that comes
+            self.scheduler.step(self.epochs, loss)
+        elif isinstance(self.scheduler, ReduceLROnPlateau):
+            if loss is not None:
+                self.scheduler.step(loss)
+        elif self.interval == "epoch":
+            self.scheduler.step()
+
+    def _update(self) -> None:
+        if self.runtime.world_size > 1:
+            average_gradients(self.network.parameters(), self.runtime.world_size)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.pending = 0
+        self.updates += 1
+        if self.ema is not None:
+            self.ema.update_parameters(self.network)
+        if self.scheduler is not None:
+            if hasattr(self.scheduler, "step_update"):
+                self.scheduler.step_update(self.updates)
+            elif self.interval == "step" and not isinstance(self.scheduler, ReduceLROnPlateau):
+                self.scheduler.step()
+
+    def is_finite(self) -> bool:
+        """Return whether no weight is NaN or infinite; one synchronisation with the device."""
+        return bool(torch.stack([weight.detach().isfinite().all() for weight in self.network.parameters()]).all())
+
+    def load_buffers(self, buffers: Mapping[str, Tensor]) -> None:
+        """Put back what `network.named_buffers()` gave, in the moving average, too."""
+        for network in [self.network] if self.ema is None else [self.network, self.ema.module]:
+            network.load_state_dict(dict(buffers), strict=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training needs to go on; only valid when no accumulated gradient waits."""
+        assert self.pending == 0, "a checkpoint between accumulated steps would lose gradients"
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "updates": self.updates,
+            "epochs": self.epochs,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in ("scheduler", "scaler", "ema"):
+            part = getattr(self, name)
+            if part is not None:
+                part.load_state_dict(state[name])
+        self.updates, self.epochs = state["updates"], state["epochs"]
+        if self.updates:  # else torch warns of a scheduler that steps first: the optimizer did, before the stop
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]

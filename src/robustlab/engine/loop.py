@@ -1,0 +1,141 @@
+"""The training loop: stages -> epochs -> steps -> evaluation, with a checkpoint that can fall between any two steps."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from robustlab.engine.evaluate import evaluate
+from robustlab.engine.session import Session, save
+from robustlab.methods.base import Method, Position, Stage
+
+RANK_AGREEMENT_STEPS = 10
+"""Ranks agree on stopping and saving every so many steps, since asking costs a synchronisation."""
+
+
+def fit(session: Session) -> str | None:
+    """Train from where the session stands to the end. Returns the name of the signal that stopped it, or None.
+
+    Raises NumericalError when a loss is NaN or infinite; the last good checkpoint is then still there.
+    """
+    cursor = session.cursor
+    stages = list(session.method.stages())
+    while cursor.stage < len(stages):
+        stage = stages[cursor.stage]
+        while cursor.epoch < stage.epochs and not session.is_over:
+            started, samples = time.perf_counter(), cursor.samples
+            stopped = not _train_epoch(session, stage)
+            if not stopped:
+                seconds = time.perf_counter() - started
+                _finish_epoch(session, stage, seconds, (cursor.samples - samples) / max(seconds, 1e-9))
+                at_the_end = session.is_over or (stage is stages[-1] and cursor.epoch == stage.epochs)
+                stopped = not at_the_end and _stop_or_save(session)
+            if stopped:
+                save(session)
+                return session.stop.name or "a signal on another rank"
+        if session.is_over:
+            break
+        cursor.stage, cursor.epoch = cursor.stage + 1, 0
+    save(session)
+    return None
+
+
+def _train_epoch(session: Session, stage: Stage) -> bool:
+    """Do the steps that are left of the epoch; False if a signal asked to stop before its end."""
+    cursor, method, settings = session.cursor, session.method, session.settings
+    steps = method.steps_per_epoch(stage, cursor.epoch)
+    started = time.perf_counter()
+    if session.reached_max_steps:  # stopped by a signal right after the last of them
+        return True
+    for item in method.batches(stage, cursor.epoch, cursor.step):
+        position = Position(stage.name, cursor.epoch, cursor.step, cursor.global_step)
+        session.meter.add(method.train_step(item, position))
+        cursor.step += 1
+        cursor.global_step += 1
+        cursor.samples += len(item) * session.runtime.world_size
+        if cursor.global_step % settings.log_every == 0:
+            _log_interval(session, stage)
+        session.progress.step(stage.name, cursor.epoch, cursor.step, steps, samples=cursor.samples)
+        if cursor.step == steps:
+            for learner in method.learners.values():
+                learner.flush()
+        if _interrupted(session, ended=cursor.step == steps):
+            cursor.seconds += time.perf_counter() - started
+            return False
+        if session.reached_max_steps:
+            break
+    cursor.seconds += time.perf_counter() - started
+    return True
+
+
+def _interrupted(session: Session, *, ended: bool) -> bool:
+    """Save if it is time to; return whether to stop here. Neither happens between accumulated gradients.
+
+    ended: this was the last step of its epoch, after which all ranks agree, however short the epoch is.
+    """
+    cursor, settings = session.cursor, session.settings
+    if any(learner.pending for learner in session.method.learners.values()):
+        return False
+    by_step = settings.checkpoint_steps is not None and cursor.global_step % settings.checkpoint_steps == 0
+    if session.runtime.world_size > 1 and cursor.global_step % RANK_AGREEMENT_STEPS and not (ended or by_step):
+        return False
+    return _stop_or_save(session, by_step=by_step)
+
+
+def _stop_or_save(session: Session, *, by_step: bool = False) -> bool:
+    """Return whether a rank was asked to stop; if none was, save where it is time to. All ranks must ask together."""
+    settings, runtime = session.settings, session.runtime
+    if runtime.any_rank(bool(session.stop)):
+        return True
+    by_time = settings.checkpoint_seconds is not None and (
+        time.monotonic() - session.saved_at >= settings.checkpoint_seconds
+    )
+    if by_step or runtime.any_rank(by_time):
+        save(session)
+    return False
+
+
+def _log_interval(session: Session, stage: Stage) -> None:
+    cursor = session.cursor
+    values = {f"train/{name}": value for name, value in session.meter.interval().items()}
+    values |= {f"train/lr/{name}": learner.lr for name, learner in session.method.learners.items()}
+    session.trackers.log(values, stage=stage.name, epoch=cursor.epoch, step=cursor.global_step, split="train")
+    session.progress.metrics(values)
+
+
+def _finish_epoch(session: Session, stage: Stage, seconds: float, samples_per_second: float) -> None:
+    """Advance schedulers, log the epoch's means and diagnostics, evaluate and select."""
+    cursor, method, settings = session.cursor, session.method, session.settings
+    means = session.meter.epoch()
+    for learner in method.learners.values():
+        learner.end_epoch(means.get("loss"))
+    values = {f"train/epoch_{name}": value for name, value in means.items()}
+    if session.data.true_noise_rate:
+        values["diagnostics/noise_rate"] = session.data.true_noise_rate
+    values |= dict(method.end_epoch(stage, cursor.epoch))
+    last = cursor.epoch + 1 == stage.epochs or session.reached_max_steps
+    if (cursor.epoch + 1) % settings.evaluate_every == 0 or last:
+        measured: dict[str, float] = {}
+        for split in ("val", "test") if len(session.data.val_indices) else ("test",):
+            loader = session.data.evaluation(split, settings.eval_batch_size)
+            measured |= evaluate(method, loader, split, runtime=session.runtime)
+        before = sum(earlier.epochs for earlier in list(method.stages())[: cursor.stage])
+        session.selection.update(before + cursor.epoch, measured, lambda: _weights(method))
+        values |= measured
+    session.final |= values
+    timing = {"time/epoch_seconds": seconds, "time/samples_per_second": samples_per_second}
+    session.trackers.log(
+        {**values, **timing}, stage=stage.name, epoch=cursor.epoch, step=cursor.global_step, split="epoch"
+    )
+    session.progress.epoch(stage.name, cursor.epoch, {**values, **timing})
+    cursor.epoch, cursor.step = cursor.epoch + 1, 0
+
+
+def _weights(method: Method) -> dict[str, Any]:
+    """Return host copies of the weights that a method predicts with."""
+    return {
+        name: {
+            key: value.detach().to("cpu", copy=True) for key, value in learner.inference_network.state_dict().items()
+        }
+        for name, learner in method.learners.items()
+    }

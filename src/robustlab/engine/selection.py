@@ -1,0 +1,64 @@
+"""Selection rules: which epoch's numbers stand for a run. Each is computed from what the evaluations returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+RULES = {
+    "last": "the last epoch",
+    "mean_last10": "mean over the last 10 evaluations",
+    "best_noisy_val": "the epoch with the best accuracy on a validation split with noisy labels",
+    "best_test": "oracle: the epoch with the best test accuracy, chosen on the test set",
+}
+_CRITERIA = {"best_noisy_val": "val/accuracy", "best_test": "test/accuracy"}
+
+
+class Selection:
+    """Keeps, for every rule, the epoch and metrics it selects, and for `best_*` rules a snapshot of the weights.
+
+    Snapshots stay in host memory until the next checkpoint publishes them together with the state that knows of them.
+    """
+
+    def __init__(self, rules: Sequence[str]) -> None:
+        unknown = set(rules) - set(RULES)
+        if unknown:
+            raise ValueError(f"unknown selection rules {sorted(unknown)}; there are {sorted(RULES)}")
+        self.rules = list(rules)
+        self._recent: list[dict[str, float]] = []
+        self._best: dict[str, dict[str, Any]] = {}
+        self.snapshots: dict[str, dict[str, Any]] = {}
+
+    def update(self, epoch: int, metrics: Mapping[str, float], snapshot: Callable[[], dict[str, Any]]) -> None:
+        """Take the metrics of an evaluation; a NaN is never the best."""
+        self._recent = [*self._recent, {"epoch": epoch, **metrics}][-10:]
+        for rule in self.rules:
+            criterion = _CRITERIA.get(rule)
+            if criterion is None or criterion not in metrics:
+                continue
+            best = self._best.get(rule)
+            if metrics[criterion] == metrics[criterion] and (best is None or metrics[criterion] > best[criterion]):
+                self._best[rule] = {"epoch": epoch, **metrics}
+                self.snapshots[rule] = snapshot()
+
+    def results(self) -> dict[str, dict[str, float]]:
+        """Return the metrics that each rule selects; rules without an evaluation to choose from are absent."""
+        results: dict[str, dict[str, float]] = {}
+        for rule in self.rules:
+            if rule == "last" and self._recent:
+                results[rule] = dict(self._recent[-1])
+            elif rule == "mean_last10" and self._recent:
+                names = [name for name in self._recent[-1] if name != "epoch"]
+                results[rule] = {n: sum(row[n] for row in self._recent) / len(self._recent) for n in names}
+            elif rule in self._best:
+                results[rule] = dict(self._best[rule])
+        return results
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain types; snapshots are saved apart."""
+        return {"recent": self._recent, "best": self._best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self._recent = [dict(row) for row in state["recent"]]
+        self._best = {rule: dict(row) for rule, row in state["best"].items()}

@@ -1,0 +1,136 @@
+"""`Session`: what one call of `fit` works on, and how it is saved and restored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from robustlab.data.module import Data
+from robustlab.engine.checkpoint import Checkpoints, rng_state, set_rng_state
+from robustlab.engine.meter import Meter
+from robustlab.engine.runtime import Runtime
+from robustlab.engine.selection import Selection
+from robustlab.engine.signals import StopFlag
+from robustlab.errors import NumericalError
+from robustlab.methods.base import Method
+from robustlab.tracking.base import Trackers
+from robustlab.tracking.progress import Progress
+
+
+@dataclass
+class Cursor:
+    """Where a run stands: the next step to do, and what has been done."""
+
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The part of `trainer` that the loop itself reads."""
+
+    eval_batch_size: int = 512
+    log_every: int = 20
+    evaluate_every: int = 1
+    max_steps: int | None = None
+    selection: Sequence[str] = ("last", "mean_last10", "best_test")
+    checkpoint_seconds: float | None = 120.0
+    checkpoint_steps: int | None = None
+
+
+@dataclass
+class Session:
+    """What one call of `fit` works on; everything that changes is in `cursor`, `meter`, `selection` and the method."""
+
+    method: Method
+    data: Data
+    runtime: Runtime
+    trackers: Trackers
+    progress: Progress
+    checkpoints: Checkpoints
+    settings: Settings
+    stop: StopFlag
+    identity: Mapping[str, Any]
+    cursor: Cursor = field(default_factory=Cursor)
+    final: dict[str, float] = field(default_factory=dict)
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        """Create the parts that follow from the others."""
+        self.meter = Meter(self.runtime)
+        self.selection = Selection(self.settings.selection)
+
+    @property
+    def reached_max_steps(self) -> bool:
+        """Whether a debugging run has done its steps."""
+        return self.settings.max_steps is not None and self.cursor.global_step >= self.settings.max_steps
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a debugging run has done its steps and closed the epoch in which they ended."""
+        return self.reached_max_steps and self.cursor.step == 0
+
+
+def save(session: Session) -> None:
+    """Publish a checkpoint of the session. Raises NumericalError instead if a NaN waits to be seen."""
+    meter = session.meter.state_dict()
+    _refuse_broken_weights(session)
+    session.trackers.sync()
+    own = {"rng": rng_state(), "method": session.method.state_dict()}
+    if session.runtime.world_size > 1:  # statistics of BatchNorm are each rank's own
+        own["buffers"] = {
+            name: {key: value.cpu() for key, value in one.network.named_buffers()}
+            for name, one in session.method.learners.items()
+        }
+    ranks = session.runtime.gather(own)
+    if session.runtime.is_main:
+        for rule, snapshot in session.selection.snapshots.items():
+            session.checkpoints.save_weights(rule, snapshot)
+        session.checkpoints.save(
+            {
+                "identity": dict(session.identity),
+                "cursor": asdict(session.cursor),
+                "learners": {name: learner.state_dict() for name, learner in session.method.learners.items()},
+                "meter": meter,
+                "selection": session.selection.state_dict(),
+                "final": session.final,
+                "trackers": session.trackers.state_dict(),
+                "ranks": ranks,
+            }
+        )
+    session.selection.snapshots.clear()
+    session.runtime.barrier()
+    session.saved_at = time.monotonic()
+
+
+def _refuse_broken_weights(session: Session) -> None:
+    """Raise NumericalError if an update broke the weights: the loss, computed before it, does not tell."""
+    broken = [name for name, learner in session.method.learners.items() if not learner.is_finite()]
+    if session.runtime.any_rank(bool(broken)):
+        raise NumericalError(
+            f"weights of {', '.join(broken) or 'another rank'} became NaN or infinite by global step "
+            f"{session.cursor.global_step - 1}; the last good checkpoint is kept. Lower optimizer.lr, set "
+            "trainer.clip_norm, or use trainer.precision=fp32, and run the command again"
+        )
+
+
+def restore(session: Session, state: Mapping[str, Any]) -> None:
+    """Put a session where a checkpoint left it (trackers are restored when they are built)."""
+    session.cursor = Cursor(**state["cursor"])
+    for name, learner in session.method.learners.items():
+        learner.load_state_dict(state["learners"][name])
+    ranks = state["ranks"]
+    own = ranks[session.runtime.rank if session.runtime.world_size == len(ranks) else 0]
+    for name, buffers in own.get("buffers", {}).items():
+        session.method.learners[name].load_buffers(buffers)
+    session.method.load_state_dict(own["method"])
+    session.meter.load_state_dict(state["meter"])
+    session.selection.load_state_dict(state["selection"])
+    session.final = dict(state["final"])
+    set_rng_state(own["rng"])
