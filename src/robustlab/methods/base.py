@@ -1,0 +1,142 @@
+"""`Method`: what is trained, in which stages, on which batches, and how it predicts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from robustlab.data.base import TaskSpec
+    from robustlab.data.module import Data
+    from robustlab.engine.learner import Learner
+    from robustlab.engine.runtime import Runtime
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named part of a run with its own number of epochs."""
+
+    name: str
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a step stands: `step` counts within the epoch, `global_step` over the whole run, all from zero."""
+
+    stage: str
+    epoch: int
+    step: int
+    global_step: int
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method is built from. `new_learner(name)` makes a `Learner` initialised from (seed, "init", name)."""
+
+    task: TaskSpec
+    data: Data
+    runtime: Runtime
+    seed: int
+    epochs: int
+    batch_size: int
+    new_learner: Callable[..., Learner]
+
+
+class Method(ABC):
+    """Base of all methods. Hyperparameters are keyword arguments of `__init__`; a simple method writes only `loss`.
+
+    The engine calls `build` once, then for each stage and epoch `batches`, `train_step` for each item that it yields,
+    and `end_epoch`. On resume, `load_state_dict` comes after `build`, and `batches` starts at the
+    step where the run stood: what an epoch needs beyond the item at hand belongs into `state_dict`.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """What the data must provide, e.g. {"clean_labels"}; checked before training."""
+
+    projection_dim: int | None = None
+    """Width of the projection head that the method needs on its networks; None = none."""
+
+    learners: dict[str, Learner]
+    context: Context
+
+    def build(self, context: Context) -> None:
+        """Create `self.learners` and whatever else depends on the data. The default makes one, called "network"."""
+        self.context = context
+        self.learners = {
+            "network": context.new_learner(
+                "network", epochs=context.epochs, steps_per_epoch=len(self._train_loader(context))
+            )
+        }
+
+    def stages(self) -> Sequence[Stage]:
+        """Return the stages in order. Default: one stage of `context.epochs` epochs."""
+        return [Stage("train", self.context.epochs)]
+
+    def _train_loader(self, context: Context):
+        return context.data.loader(batch_size=context.batch_size, views=("weak",), purpose="train")
+
+    def steps_per_epoch(self, stage: Stage, epoch: int) -> int:
+        """Return how many items `batches` yields in an epoch (from its start)."""
+        return len(self._train_loader(self.context))
+
+    def batches(self, stage: Stage, epoch: int, start: int) -> Iterator[Any]:
+        """Yield the items of an epoch from step `start`. Default: batches of the "weak" view of the train split."""
+        return self._train_loader(self.context).epoch(epoch, start=start)
+
+    def train_step(self, item: Any, position: Position) -> Mapping[str, Tensor]:
+        """Do one step on one item of `batches`; return scalars to log, on the device, without synchronising.
+
+        The key "loss" must be there: the engine watches it for NaN.
+        """
+        learner = self.learners["network"]
+        learner.network.train()
+        with self.context.runtime.autocast():
+            scalars = dict(self.loss(item, position))
+        learner.step(scalars["loss"])
+        return {name: value.detach() for name, value in scalars.items()}
+
+    def loss(self, batch: Any, position: Position) -> Mapping[str, Tensor]:
+        """Return {"loss": ..., more scalars to log}; only for methods that keep the default `train_step`."""
+        raise NotImplementedError(f"{type(self).__name__} must define loss() or train_step()")
+
+    def end_epoch(self, stage: Stage, epoch: int) -> Mapping[str, float]:
+        """Return diagnostics of the epoch that has just ended, e.g. {"diagnostics/beta_wrong": 0.8}."""
+        return {}
+
+    @abstractmethod
+    def predict(self, images: Tensor) -> Tensor:
+        """Return logits float [B, num_classes] for float images [B, C, H, W]; networks in eval mode, no gradient."""
+
+    def predictions(self, images: Tensor) -> dict[str, Tensor]:
+        """Return named logits to evaluate; "" is what `predict` gives, other names are parts, e.g. "network1"."""
+        return {"": self.predict(images)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the method's own state (learners are saved by the engine): tensors and plain types only."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 a method without state has none to load
+        """Take back what `state_dict` gave."""
+
+
+def settings(cls: type[T], values: Mapping[str, Any] | T | None) -> T:
+    """Turn a nested group of a method's YAML into its settings dataclass; missing keys take the dataclass's default.
+
+    Unknown keys are reported by the configuration check before any method is built, and raise `TypeError` here.
+    """
+    if values is None:
+        return cls()
+    if isinstance(values, cls):
+        return values
+    assert isinstance(values, Mapping)
+    unknown = set(values) - {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    if unknown:
+        raise TypeError(f"{cls.__name__} has no setting {', '.join(sorted(map(str, unknown)))}")
+    return cls(**{str(name): value for name, value in values.items()})

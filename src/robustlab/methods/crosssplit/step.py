@@ -1,0 +1,167 @@
+"""One training step after warm-up: section by section what the method does to a batch, equations (1) to (8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robustlab import rng
+from robustlab.data import augment
+from robustlab.data.base import Batch
+from robustlab.methods.base import Context
+from robustlab.methods.crosssplit import losses, targets
+from robustlab.methods.crosssplit.halves import Turn, TurnItem
+from robustlab.methods.crosssplit.peer import half_probabilities, measure_extrema, probabilities
+from robustlab.methods.crosssplit.record import Record
+from robustlab.methods.crosssplit.schedule import gamma_at, ramp
+from robustlab.methods.crosssplit.settings import Settings
+
+
+class SplitStep:
+    """Computes the loss of a step for `network`, given the frozen `peer`; changes neither's weights.
+
+    age: t, the epoch counted from the start of warm-up.
+    """
+
+    def __init__(self, settings: Settings, *, context: Context, turns: Mapping[int, Turn], record: Record) -> None:
+        self.settings, self.runtime, self.seed = settings, context.runtime, context.seed
+        self.size = (context.data.num_train, context.task.num_classes)
+        self.turns, self.record = turns, record
+        self._precomputed: tuple[tuple[int, int, int], Tensor] | None = None
+
+    def gamma(self, age: int) -> float:
+        """Return gamma of an epoch, equation (10)."""
+        gamma = self.settings.gamma
+        return gamma_at(
+            age, warmup=self.settings.warmup.epochs, values=gamma.values, until=gamma.until, delta=gamma.delta
+        )
+
+    def lambda_u(self, time: float) -> float:
+        """Return the weight of the unlabelled loss at `time` = age + step / steps, equation (8)."""
+        loss = self.settings.loss
+        return loss.lambda_u * ramp(time, warmup=self.settings.warmup.epochs, epochs=loss.ramp_epochs)
+
+    def begin_turn(self, turn: int, *, network: nn.Module, peer: nn.Module) -> None:
+        """Measure the class-wise extrema, equation (5), which hold for the turn."""
+        if turn == 1:
+            self.record.clear()
+        jsd = self.settings.jsd
+        if jsd.normalize:
+            extrema = measure_extrema(
+                self._corrector(network, peer),
+                self.turns[turn].extrema.epoch(0),
+                num_classes=self.size[1],
+                runtime=self.runtime,
+                train_mode=jsd.extrema_bn == "as_is" and turn == 2,
+            )
+            self.record.set_extrema(turn, extrema)
+
+    def losses(self, item: TurnItem, age: int, *, network: nn.Module, peer: nn.Module) -> dict[str, Tensor]:
+        """Return "loss" and its terms. The order is the official code's: it matters to BatchNorm's statistics."""
+        labelled, unlabelled = item.labelled, item.unlabelled
+        scalars: dict[str, Tensor] = {}
+        guessed = None if unlabelled is None else self.guess(unlabelled, item.turn, network=network, peer=peer)
+        corrected = self.correct(item, age, network=network, peer=peer)
+        inputs, wanted = [*labelled.views[2:]], [corrected, corrected]
+        network.train()
+        if unlabelled is not None and guessed is not None:
+            if self.settings.loss.lambda_c > 0:
+                scalars["contrastive"] = self._contrast(network, unlabelled.views[2:])
+            inputs += unlabelled.views[2:]
+            wanted += [guessed, guessed]
+        images, mixed = self._mix(inputs, wanted, rng.fold(self.seed, "mixup", item.turn, age, item.step))
+        with self.runtime.autocast():
+            logits = network(images)
+        rows = 2 * len(labelled)
+        scalars["labelled"] = losses.soft_cross_entropy(logits[:rows], mixed[:rows])
+        scalars["prior"] = losses.uniform_prior(logits)
+        if unlabelled is not None:
+            scalars["unlabelled"] = losses.squared_error(logits[rows:], mixed[rows:])
+        return self._total(scalars, self.lambda_u(age + item.step / item.steps))
+
+    def guess(self, batch: Batch, turn: int, *, network: nn.Module, peer: nn.Module) -> Tensor:
+        """Return the targets g of unlabelled samples, float [U, C], from their two weak views."""
+        settings, weak = self.settings.guess, batch.views[:2]
+        network.train(settings.bn == "train")
+        with torch.no_grad(), self.runtime.autocast():
+            if self.settings.perf.fuse_guess:
+                logits = [*network(torch.cat(weak)).chunk(2)]
+            else:
+                logits = [network(view) for view in weak]
+            if settings.source == "both":
+                logits += peer.eval()(torch.cat(weak)).chunk(2)
+        guessed = targets.guess(*logits, temperature=settings.temperature)
+        self.record.guessed(turn, batch.index, guessed)
+        return guessed
+
+    def correct(self, item: TurnItem, age: int, *, network: nn.Module, peer: nn.Module) -> Tensor:
+        """Return the targets h of labelled samples, float [B, C]: labels softened by the peer's predictions."""
+        settings, batch = self.settings.correct, item.labelled
+        assert batch.targets is not None
+        if self.settings.perf.precompute_targets:
+            predicted = self._half_probabilities(item, age, peer)[batch.index]
+        else:
+            corrector = self._corrector(network, peer).eval()
+            predicted = probabilities(corrector, batch.views[: settings.views], runtime=self.runtime)
+        correction = targets.correct(
+            predicted,
+            batch.targets,
+            self.record.extrema(item.turn) if self.settings.jsd.normalize else None,
+            gamma=self.gamma(age),
+            temperature=settings.temperature,
+            hard=settings.hard,
+            eps=self.settings.jsd.eps,
+        )
+        self.record.corrected(item.turn, batch.index, correction)
+        return correction.targets
+
+    def _corrector(self, network: nn.Module, peer: nn.Module) -> nn.Module:
+        return peer if self.settings.correct.source == "peer" else network
+
+    def _half_probabilities(self, item: TurnItem, age: int, peer: nn.Module) -> Tensor:
+        """Return the peer's predictions for the whole half, [N, C], computed once per pass over it.
+
+        Not part of the state: the peer is frozen and the views are a function of the pass, so that a resumed run
+        computes the same again.
+        """
+        turn = self.turns[item.turn]
+        cycle = item.step // len(turn.labelled)
+        wanted = (item.turn, age, cycle)
+        if self._precomputed is None or self._precomputed[0] != wanted:
+            steps = len(turn.corrected)
+            batches = turn.corrected.epoch(age, start=cycle * steps, steps=(cycle + 1) * steps)
+            views = self.settings.correct.views
+            table = half_probabilities(peer, batches, views=views, size=self.size, runtime=self.runtime)
+            self._precomputed = wanted, table
+        return self._precomputed[1]
+
+    def _contrast(self, network: nn.Module, strong: Sequence[Tensor]) -> Tensor:
+        with self.runtime.autocast():
+            if self.settings.perf.fuse_contrastive:
+                first, second = network(torch.cat([*strong]), project=True)[0].chunk(2)
+            else:
+                first, second = (network(view, project=True)[0] for view in strong)
+        return losses.nt_xent(first, second, temperature=self.settings.loss.tau)
+
+    def _mix(self, inputs: Sequence[Tensor], wanted: Sequence[Tensor], key: int) -> tuple[Tensor, Tensor]:
+        """Mix all rows, labelled and unlabelled, with one lambda and one permutation: equation (7)."""
+        images, mixed, _ = augment.mixup(
+            torch.cat([*inputs]),
+            torch.cat([*wanted]),
+            alpha=self.settings.mixup.alpha,
+            generator=rng.generator(key),
+            at_least_half=True,
+        )
+        return images, mixed
+
+    def _total(self, terms: Mapping[str, Tensor], lambda_u: float) -> dict[str, Tensor]:
+        """Return "loss", equation (8), each raw term "loss_<name>" and each weighted one "weighted_<name>"."""
+        loss = self.settings.loss
+        weights = {"labelled": 1.0, "unlabelled": lambda_u, "contrastive": loss.lambda_c, "prior": loss.prior}
+        scalars = {f"loss_{name}": term for name, term in terms.items()}
+        scalars |= {f"weighted_{name}": weights[name] * term for name, term in terms.items()}
+        # a weight of 0 leaves the term out, so that not even a NaN of it can reach the gradient
+        scalars["loss"] = torch.stack([weights[name] * term for name, term in terms.items() if weights[name] > 0]).sum()
+        return scalars

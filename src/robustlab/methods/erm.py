@@ -1,0 +1,56 @@
+"""Empirical risk minimisation: cross-entropy on the labels as they are, with label smoothing and MixUp as options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustlab import rng
+from robustlab.data.augment import mixup
+from robustlab.data.base import Batch
+from robustlab.errors import ConfigError
+from robustlab.methods.base import Position, settings
+from robustlab.methods.memorisation import DiagnosticsSettings
+from robustlab.methods.single import SingleNetwork
+
+
+class ERM(SingleNetwork):
+    """Cross-entropy training of one network.
+
+    label_smoothing: share of each target spread evenly over all classes (Szegedy et al. 2016). mixup_alpha: parameter
+    of MixUp's Beta(alpha, alpha) (Zhang et al. 2018); 0 = no MixUp.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        mixup_alpha: float = 0.0,
+        diagnostics: DiagnosticsSettings | None = None,
+    ) -> None:
+        """Raise `ConfigError` for values out of range."""
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"method.label_smoothing is {label_smoothing}; it must lie in [0, 1)")
+        if mixup_alpha < 0:
+            raise ConfigError(f"method.mixup_alpha is {mixup_alpha}; it must be 0 (no MixUp) or positive")
+        self.label_smoothing = label_smoothing
+        self.mixup_alpha = mixup_alpha
+        self.diagnostics = settings(DiagnosticsSettings, diagnostics)
+
+    def loss(self, batch: Batch, position: Position) -> Mapping[str, Tensor]:
+        """Return {"loss", "accuracy"}; the accuracy (on the assigned labels) only without MixUp."""
+        assert batch.targets is not None
+        learner = self.learners["network"]
+        if self.mixup_alpha == 0:
+            logits = learner(batch.images).float()
+            loss = F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
+            return {"loss": loss, "accuracy": (logits.argmax(dim=1) == batch.targets).float().mean()}
+        blank = torch.zeros(len(batch), self.context.task.num_classes, device=batch.targets.device)
+        targets = blank.scatter(1, batch.targets[:, None], 1.0)  # one_hot reads the labels to check them
+        generator = rng.generator(rng.fold(self.context.seed, "mixup", position.epoch, position.step))
+        images, targets, _ = mixup(batch.images, targets, alpha=self.mixup_alpha, generator=generator)
+        logits = learner(images).float()
+        return {"loss": F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)}

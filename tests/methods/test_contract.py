@@ -1,0 +1,115 @@
+"""Every file of conf/method composes, builds, trains, predicts, saves and goes on, by itself."""
+
+from inspect import signature
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import get_method
+
+from robustlab.config.check import check
+from robustlab.config.compose import compose
+from robustlab.data.augment import PadCrop
+from robustlab.data.digits import Digits
+from robustlab.data.module import Data
+from robustlab.data.noise import Symmetric
+from robustlab.engine.build import build_method
+from robustlab.methods.base import Method
+from tests.methods.harness import RUNTIME, assert_equal, flat, positions, restore, run, snapshot
+
+FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
+EPOCHS = 2
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return Data(
+        Digits(),
+        seed=0,
+        noise=Symmetric(rate=0.5),
+        noise_name="symmetric",
+        subset=120,
+        views={"weak": [PadCrop(1)], "strong": [PadCrop(2)]},
+    )
+
+
+def build(name: str, data: Data) -> Method:
+    options = [f"method={name}", "trainer.device=cpu", "trainer.batch_size=16", f"trainer.epochs={EPOCHS}", "seed=3"]
+    options += ["model=small_cnn", "model.widths=[8,16]", "optimizer=sgd", "scheduler=cosine"]
+    cfg = compose(options)
+    if "warmup" in cfg.method:
+        cfg.method.warmup.epochs = 1
+    check(cfg)
+    return build_method(cfg, data, RUNTIME)
+
+
+def test_there_are_files():
+    assert set(FILES) >= {"erm", "crosssplit", "crosssplit_official", "elr", "co_teaching"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_method_keeps_the_contract(name, data):
+    method = build(name, data)
+    places = positions(method)
+    ends = run(method)
+    assert len(ends) == sum(stage.epochs for stage in method.stages()) >= EPOCHS
+    for end in ends:
+        assert "loss" in end
+        assert all(isinstance(value, float) and value == value for value in end.values())
+        assert all(torch.tensor(value).isfinite() for value in end.values())
+
+    images = next(data.evaluation("test", 30).epoch(0)).images
+    parts = method.predictions(images)
+    assert torch.equal(parts[""], method.predict(images))
+    for logits in parts.values():
+        assert (logits.shape, logits.dtype, logits.requires_grad) == ((30, 10), torch.float32, False)
+    assert torch.equal(method.predict(images)[:10], method.predict(images[:10])) or torch.allclose(
+        method.predict(images)[:10], method.predict(images[:10]), atol=1e-5
+    )  # eval mode: the batch does not matter
+
+    wanted = snapshot(method)
+    for stop in (1, len(places) // 2, len(places) - 1):
+        first = build(name, data)
+        run(first, stop=stop)
+        second = build(name, data)
+        restore(second, snapshot(first))
+        run(second, start=stop)
+        assert_equal(snapshot(second), wanted)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_names_every_argument_of_its_class(name):
+    node = compose([f"method={name}"]).method
+    cls = get_method(node._target_)
+    assert set(signature(cls).parameters) == set(map(str, node)) - {"name", "_target_"}
+    assert node.name == name
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_defaults_of_a_file_are_those_of_its_class(name, data):
+    if name == "crosssplit_official":
+        pytest.skip("this profile is there to depart from the defaults")
+    cls = get_method(compose([f"method={name}"]).method._target_)
+    configured, plain = build(name, data), cls()
+    for key, value in vars(plain).items():
+        if key == "settings":
+            settings = configured.settings  # type: ignore[attr-defined]
+            for group in vars(value):
+                if group != "warmup":  # shortened by `build`
+                    assert as_lists(getattr(settings, group)) == as_lists(getattr(value, group)), group
+        else:
+            assert getattr(configured, key) == value, key
+
+
+def as_lists(group: object) -> object:
+    if not hasattr(group, "__dict__"):
+        return group
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(group).items()}
+
+
+def test_initial_weights_are_a_function_of_seed_and_name_alone(data):
+    first, second = build("crosssplit", data), build("co_teaching", data)
+    one = flat(first.learners["network1"].network.state_dict())
+    other = flat(second.learners["network1"].network.state_dict())
+    assert {name for name in one if name not in other} == {name for name in one if name.startswith("projection")}
+    assert all(torch.equal(one[name], other[name]) for name in other)
