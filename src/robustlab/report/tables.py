@@ -1,0 +1,117 @@
+"""Writes a report as a table for the terminal, as Markdown, or as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from robustlab.report.collect import Entry, Report
+from robustlab.tracking.console import make_console
+from robustlab.tracking.summary import RULE_NAMES
+
+FORMATS = ("terminal", "markdown", "csv")
+CSV_COLUMNS = (
+    "method", "variant", "dataset", "noise", "model", "metric", "rule", "mean", "std", "n", "seeds", "run_name",
+)  # fmt: skip
+
+
+def caption(report: Report) -> str:
+    """Return what the numbers of a report are."""
+    unit = " in %" if is_fraction(report.metric) else ""
+    rule = RULE_NAMES.get(report.rule, report.rule)
+    return f"{report.metric}{unit}, {rule}; mean ± sample standard deviation (number of seeds)"
+
+
+def is_fraction(metric: str) -> bool:
+    """Whether a metric is a share, shown in per cent: accuracies and the memorisation diagnostics."""
+    last = metric.rsplit("/", 1)[-1]
+    return last.endswith("accuracy") or last.startswith(("memorised", "corrected"))
+
+
+def cell(entry: Entry, metric: str) -> str:
+    """Return an estimate as text, e.g. "93.1 ± 0.4 (3)"."""
+    percent = is_fraction(metric)
+
+    def write(value: float) -> str:
+        if math.isnan(value):
+            return "diverged"
+        return f"{100 * value:.1f}" if percent else f"{value:.4g}"
+
+    spread = entry.estimate.std
+    plus_minus = "" if spread is None or math.isnan(spread) else f" ± {write(spread)}"
+    return f"{write(entry.estimate.mean)}{plus_minus} ({entry.estimate.count})"
+
+
+def matrix(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Return the header and rows of methods by settings; whichever there are fewer of makes the columns."""
+    baseline_first = sorted(report.entries, key=lambda entry: (entry.group.method != "erm", entry.group.label))
+    methods = list(dict.fromkeys(entry.group.label for entry in baseline_first))
+    settings = sorted({", ".join(entry.group.setting) for entry in report.entries}, key=_natural)
+    cells = {(e.group.label, ", ".join(e.group.setting)): cell(e, report.metric) for e in report.entries}
+    if len(settings) <= len(methods):
+        return ["method", *settings], [[m, *(cells.get((m, s), "") for s in settings)] for m in methods]
+    return ["setting", *methods], [[s, *(cells.get((m, s), "") for m in methods)] for s in settings]
+
+
+def render(report: Report, layout: str) -> str:
+    """Return the report as text in one of `FORMATS`; "terminal" without colours."""
+    if layout == "terminal":
+        text = io.StringIO()
+        print_terminal(report, make_console(text))
+        return text.getvalue()
+    return {"markdown": to_markdown, "csv": to_csv}[layout](report)
+
+
+def to_markdown(report: Report) -> str:
+    """Return a Markdown table with its caption and notes."""
+    header, rows = matrix(report)
+    lines = [caption(report), "", _markdown_row(header), "|" + "|".join(["---", *["---:"] * (len(header) - 1)]) + "|"]
+    lines += [_markdown_row(row) for row in rows]
+    if report.notes:
+        lines += ["", *(f"- {note}" for note in report.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(report: Report) -> str:
+    """Return one line per method and setting, numbers in full (accuracies as fractions); `std` empty for one seed."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for entry in report.entries:
+        group, numbers = entry.group, entry.estimate
+        spread = "" if numbers.std is None else repr(numbers.std)
+        seeds = " ".join(map(str, entry.seeds))
+        writer.writerow([
+            group.method, group.variant, *group.setting, report.metric, report.rule,
+            repr(numbers.mean), spread, numbers.count, seeds, group.run_name,
+        ])  # fmt: skip
+    return text.getvalue()
+
+
+def print_terminal(report: Report, console: Console) -> None:
+    """Print the table and the notes."""
+    header, rows = matrix(report)
+    table = Table(title=escape(caption(report)), title_justify="left", show_lines=False)
+    for index, name in enumerate(header):
+        table.add_column(escape(name), justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+    for note in report.notes:
+        console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+
+
+def _natural(text: str) -> list[tuple[float, str]]:
+    """Sort key by which 5 % comes before 20 %."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(float(part), "") if index % 2 else (-1.0, part) for index, part in enumerate(parts)]
+
+
+def _markdown_row(cells: list[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"

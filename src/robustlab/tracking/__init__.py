@@ -1,0 +1,1 @@
+"""Where metrics go: JSONL, W&B, TensorBoard, the terminal."""

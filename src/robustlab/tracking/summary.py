@@ -1,0 +1,169 @@
+"""What a person reads at the end of a run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from robustlab.tracking.console import duration, make_console, percent, shell_line
+from robustlab.tracking.jsonl import decode_number
+
+RULE_NAMES = {
+    "last": "last epoch",
+    "mean_last10": "mean of the last 10 evaluations",
+    "best_noisy_val": "best on the noisy validation split",
+    "best_test": "oracle: best epoch chosen on the test set",
+}
+"""Selection rules in words; the one that looks at the test set says so wherever it is shown."""
+METHOD_NAMES = {
+    "erm": "cross-entropy",
+    "crosssplit": "CrossSplit",
+    "elr": "ELR",
+    "co_teaching": "Co-teaching",
+}
+
+
+def print_summary(
+    results: Mapping[str, Any],
+    baseline: Mapping[str, Any] | None = None,
+    *,
+    run_dir: Path,
+    command: str,
+    console: Console | None = None,
+) -> None:
+    """Print the end of a run: accuracies, the method it is compared with, wrong labels, where everything is, what next.
+
+    Args:
+        results: content of the run's `results.json`.
+        baseline: `results.json` of the run it is compared with, if there is one.
+        run_dir: the run folder.
+        command: the command line that made the run, e.g. "train method=elr".
+        console: where to print; default the standard output, without a terminal as plain text.
+    """
+    console = console or make_console()
+    parts = [_accuracies(results, baseline), _labels(results), _rules(results)]
+    title = f"{_method(results)} on {results['dataset']}{_noise(results)}, {results['model']}, seed {results['seed']}"
+    facts = f"{results['epochs']} epochs in {duration(results['seconds'])}, {results['parameters']:,} parameters"
+    shown = Group(*[line for part in parts if part is not None for line in (part, Text())][:-1])
+    if console.is_terminal:
+        console.print(Panel(shown, title=f"[bold]{escape(title)}[/]", subtitle=facts, box=box.ROUNDED, padding=(1, 2)))
+    else:
+        with console.capture() as capture:
+            console.print(shown)
+        body = "\n".join(line.rstrip() for line in capture.get().splitlines())
+        console.out(f"\n{title}\n{facts}\n\n{body}\n", highlight=False)
+    for label, text in _next_steps(run_dir, command):
+        console.print(f"[dim]{label:18}[/]{escape(text)}", soft_wrap=True)  # whole lines, so that they can be copied
+
+
+def _accuracies(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> RenderableType:
+    """Test accuracy at the last epoch: the method, its parts, the baseline and the difference in points."""
+    last = results["selection"].get("last") or results["final"]
+    table = _table("Test accuracy, last epoch", "")
+    accuracy = _number(last, "test/accuracy")
+    parts = {match[1]: name for name in last if (match := re.fullmatch(r"test/(.+)/accuracy", name))}
+    label = f"{_method(results)}, ensemble" if parts else _method(results)
+    if accuracy is not None:
+        table.add_row(Text(label, "bold"), Text(percent(accuracy), "bold green"))
+    for part, name in sorted(parts.items()):
+        value = _number(last, name)
+        if value is not None:
+            table.add_row(f"  {re.sub(r'(?<=[a-z])(?=[0-9])', ' ', part)} alone", percent(value))
+    if baseline is not None:
+        other = _number(baseline["selection"].get("last") or baseline["final"], "test/accuracy")
+        if other is not None:
+            table.add_row(f"{_method(baseline)}, same data and epochs", percent(other))
+            if accuracy is not None:
+                points = 100 * (accuracy - other)
+                word = "ahead" if points >= 0 else "behind"
+                table.add_row(f"{_method(results)} is {word} by", Text(f"{abs(points):.1f} points", "bold"))
+    return table
+
+
+def _labels(results: Mapping[str, Any]) -> RenderableType | None:
+    """How many wrong labels the training set has, and what became of them; None where that is not known."""
+    final, noise = results["final"], results.get("noise_record") or results.get("noise") or {}
+    count = noise.get("num_wrong")
+    rows = [
+        ("corrected (predicted as the clean label)", "diagnostics/corrected"),
+        ("memorised (predicted as the wrong label)", "diagnostics/memorised"),
+        ("memorised by the network that trained on them", "diagnostics/memorised_own"),
+        ("memorised by the network that did not (other half)", "diagnostics/memorised_other"),
+    ]
+    known = [(label, value) for label, name in rows if (value := _number(final, name)) is not None]
+    if not count and not known:
+        return None
+    table = _table("Wrong labels in the training set", f"{count:,}" if count else "")
+    for label, share in known:
+        of_all = f"{round(share * count):,} ({percent(share)})" if count else percent(share)
+        table.add_row(f"  {label}", of_all)
+    return table
+
+
+def _rules(results: Mapping[str, Any]) -> RenderableType | None:
+    """Test accuracy by selection rule, the oracle labelled as one; None if there is only the last epoch."""
+    rows = [(rule, row) for rule, row in results["selection"].items() if _number(row, "test/accuracy") is not None]
+    if len(rows) < 2:
+        return None
+    table = _table("Test accuracy by selection rule", "")
+    for rule, row in rows:
+        accuracy = _number(row, "test/accuracy")
+        assert accuracy is not None
+        epoch = f", epoch {int(row['epoch']) + 1}" if rule.startswith("best") and "epoch" in row else ""
+        style = "dim" if rule == "best_test" else ""
+        table.add_row(Text(f"  {RULE_NAMES.get(rule, rule)}{epoch}", style), Text(percent(accuracy), style))
+    return table
+
+
+def _next_steps(run_dir: Path, command: str) -> list[tuple[str, str]]:
+    """Where the run is and which commands come next, each copyable as it stands."""
+    words = [word for word in shlex.split(command) if word not in ("-m", "--multirun")]
+    words = [word for word in words if not re.match(r"\+?seed=", word)]
+    steps = [
+        ("Run folder", str(run_dir)),
+        ("More seeds", shell_line([words[0], "-m", *words[1:], "seed=0,1,2"])),
+        ("Table of all runs", shell_line(["python", "scripts/report.py", str(run_dir.parent.parent)])),
+    ]
+    segment = offline_segment(run_dir)
+    return [*steps, ("Upload to W&B", shell_line(["wandb", "sync", str(segment)]))] if segment is not None else steps
+
+
+def offline_segment(run_dir: Path) -> Path | None:
+    """The newest folder that W&B wrote offline, if it is newer than what was sent; it holds the whole run."""
+    folders = sorted((run_dir / "wandb").glob("*run-*-*"), key=lambda path: path.name.split("run-")[1])
+    return folders[-1] if folders and folders[-1].name.startswith("offline-") else None
+
+
+def _table(title: str, value: str) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row(Text(title, "bold cyan"), value)
+    return table
+
+
+def _method(results: Mapping[str, Any]) -> str:
+    return METHOD_NAMES.get(str(results["method"])) or str(results["method"])
+
+
+def _noise(results: Mapping[str, Any]) -> str:
+    noise = results.get("noise") or {}
+    if not noise or noise.get("name") in (None, "none"):
+        return ""
+    rate = noise.get("true_rate", noise.get("rate"))
+    return f" with {noise['name']} label noise" + (f" ({percent(rate)} wrong)" if rate is not None else "")
+
+
+def _number(row: Mapping[str, Any], name: str) -> float | None:
+    value = decode_number(row.get(name))
+    return float(value) if isinstance(value, int | float) else None
