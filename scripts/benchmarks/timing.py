@@ -1,0 +1,36 @@
+"""Timing by interleaved rounds: these machines drift by a third, so only ratios from one run mean something."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def interleave(variants: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Return the wall seconds of each variant in each round; every round runs all variants, after `warmup` rounds."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(warmup + rounds):
+        for name, variant in variants.items():
+            started = time.perf_counter()
+            variant()
+            if number >= warmup:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
+    """Return the median, least and largest of the ratios round by round."""
+    ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
+    return {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+def row(name: str, values: Mapping[str, float], *, goal: str, unit: str = "x", note: str = "") -> dict[str, Any]:
+    """Return one line of the benchmark's table."""
+    return {"name": name, **values, "goal": goal, "unit": unit, "note": note}
+
+
+def spread(seconds: list[float]) -> float:
+    """Return the largest over the least time of a variant: above 1.5 the run is too noisy to judge."""
+    return max(seconds) / min(seconds)
