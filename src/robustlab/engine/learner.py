@@ -51,6 +51,10 @@ class Learner:
         self.pending = 0
         self.updates = 0
         self.epochs = 0
+        self.on_gradients: Callable[[], None] | None = None
+        """Called before each update: gradients are accumulated, unscaled and averaged over ranks, not yet clipped."""
+        self.on_update: Callable[[], None] | None = None
+        """Called after the optimizer's step, before the moving average takes the weights."""
 
     def __call__(self, images: Tensor, **options: Any) -> Any:
         """Run the network in its current mode."""
@@ -99,6 +103,8 @@ class Learner:
             average_gradients(self.network.parameters(), self.runtime.world_size)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
+        if self.on_gradients is not None:
+            self.on_gradients()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
         if self.scaler is not None:
@@ -106,6 +112,8 @@ class Learner:
             self.scaler.update()
         else:
             self.optimizer.step()
+        if self.on_update is not None:
+            self.on_update()
         self.optimizer.zero_grad(set_to_none=True)
         self.pending = 0
         self.updates += 1

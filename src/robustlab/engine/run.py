@@ -159,6 +159,8 @@ def _train(
         results = _results(cfg, session, identity["run_name"], group)
         trackers.summary({f"{rule}/{name}": v for rule, row in results["selection"].items() for name, v in row.items()})
         if runtime.is_main:
+            for picture, path in method.finish(folder).items():
+                trackers.image(picture, path, step=session.cursor.global_step)
             write_json(folder / "results.json", results)
         exit_code = 0
         return Outcome(results, folder, exit_code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor
@@ -108,6 +109,13 @@ class Method(ABC):
 
     def end_epoch(self, stage: Stage, epoch: int) -> Mapping[str, float]:
         """Return diagnostics of the epoch that has just ended, e.g. {"diagnostics/beta_wrong": 0.8}."""
+        return {}
+
+    def finish(self, folder: Path) -> Mapping[str, Path]:
+        """Write artifacts and pictures into the run folder when training is over; return {name: PNG} to be tracked.
+
+        Called once, on rank 0, after the last evaluation.
+        """
         return {}
 
     @abstractmethod
