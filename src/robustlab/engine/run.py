@@ -22,7 +22,6 @@ from robustlab.engine.runtime import Runtime
 from robustlab.engine.session import Session, Settings, restore
 from robustlab.engine.signals import StopFlag
 from robustlab.errors import EXIT_PREEMPTED, ConfigError
-from robustlab.methods.base import Method
 from robustlab.tracking.base import Trackers
 from robustlab.tracking.console import say, shell_line, warn
 from robustlab.tracking.progress import Progress
@@ -168,8 +167,10 @@ def _train(
         trackers.finish(exit_code)
 
 
-def _epochs(method: Method) -> int:
-    return sum(stage.epochs for stage in method.stages())
+def _epochs(session: Session) -> int:
+    """Return the epochs that were done, also those of a run that trainer.max_steps ended."""
+    cursor = session.cursor
+    return sum(stage.epochs for stage in list(session.method.stages())[: cursor.stage]) + cursor.epoch
 
 
 def _settings(cfg: DictConfig) -> Settings:
@@ -220,7 +221,7 @@ def _results(cfg: DictConfig, session: Session, name: str, group: str | None) ->
         "model": cfg.model.name,
         "noise": session.data.noise_record(),
         "seed": cfg.seed,
-        "epochs": _epochs(session.method),
+        "epochs": _epochs(session),
         "steps": session.cursor.global_step,
         "parameters": sum(p.numel() for learner in networks for p in learner.network.parameters()),
         "seconds": round(session.cursor.seconds, 3),
