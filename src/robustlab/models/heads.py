@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from robustlab.errors import ConfigError
+from robustlab.models.maps import feature_maps
 
 
 class TwoHeads(nn.Module):
@@ -36,6 +37,10 @@ class TwoHeads(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Return the pooled features that both heads read: float [B, feature_dim]."""
         return self.trunk(images)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Return the trunk's last feature maps before pooling: float [B, C, h, w]. Raises `ConfigError` without any."""
+        return feature_maps(self.trunk, images)
 
     def forward(self, images: Tensor, project: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits [B, num_classes]; with `project`, (projection [B, proj_dim], not normalised, logits).

@@ -52,9 +52,13 @@ class ResNetTrunk(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.width = inputs
 
+    def maps(self, images: Tensor) -> Tensor:
+        """Return the feature maps before pooling: float [B, 8 * width, h, w], 4x4 for 32x32 images."""
+        return self.stages(F.relu(self.norm(self.stem(images))))
+
     def forward(self, images: Tensor) -> Tensor:
         """Return pooled features."""
-        return self.stages(F.relu(self.norm(self.stem(images)))).mean(dim=(2, 3))
+        return self.maps(images).mean(dim=(2, 3))
 
 
 def cifar_resnet(

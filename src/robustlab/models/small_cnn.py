@@ -22,9 +22,22 @@ def _norm(kind: str, width: int) -> list[nn.Module]:
 
 
 class ConvTrunk(nn.Module):
-    """Stages of 3x3 convolutions, 2x2 max-pooling between them, mean over the last map: [B, C, H, W] to [B, F]."""
+    """Stages of 3x3 convolutions, mean over the last map: float [B, C, H, W] to [B, widths[-1]].
 
-    def __init__(self, in_channels: int, *, widths: Sequence[int], convs: int, norm: str, stride: int = 1):
+    A stage but the first begins with 2x2 max-pooling; or, where `strides` are given, nothing is pooled and the first
+    convolution of each stage has its stride.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        widths: Sequence[int],
+        convs: int,
+        norm: str,
+        stride: int = 1,
+        strides: Sequence[int] | None = None,
+    ):
         """Build one stage per entry of `widths`, each of `convs` convolutions, the very first with `stride`.
 
         norm: "batch", "group" or "none".
@@ -33,12 +46,13 @@ class ConvTrunk(nn.Module):
         choose(norm, NORMS, name="model.norm")
         layers: list[nn.Module] = []
         inputs = in_channels
+        first = [stride] + [1] * (len(widths) - 1) if strides is None else strides
         for stage, width in enumerate(widths):
-            if stage:
+            if stage and strides is None:
                 layers.append(nn.MaxPool2d(2))
-            for _ in range(convs):
+            for number in range(convs):
                 # Without a normalisation the convolution needs its own bias.
-                step = 1 if layers else stride
+                step = 1 if number else first[stage]
                 conv = (
                     nn.Conv2d(inputs, width, 3, step, padding=1)
                     if norm == "none"
@@ -48,9 +62,13 @@ class ConvTrunk(nn.Module):
                 inputs = width
         self.layers = nn.Sequential(*layers)
 
+    def maps(self, images: Tensor) -> Tensor:
+        """Return the feature maps before pooling: float [B, widths[-1], h, w]."""
+        return self.layers(images)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return pooled features float [B, widths[-1]]."""
-        return self.layers(images).mean(dim=(2, 3))
+        return self.maps(images).mean(dim=(2, 3))
 
 
 def small_cnn(
@@ -62,10 +80,12 @@ def small_cnn(
     convs: int = 1,
     norm: str = "batch",
     stride: int = 1,
+    strides: Sequence[int] | None = None,
 ) -> TwoHeads:
     """Return the network; default widths give 94,186 parameters at 10 classes and one channel.
 
-    stride: of the first convolution; 2 makes 32x32 images about four times cheaper.
+    stride: of the first convolution; 2 makes 32x32 images about four times cheaper. strides: of the first convolution
+    of each stage, in place of `stride` and of the pooling between stages.
     Raises `ConfigError` where the images are too small to be halved between all stages.
     """
     if not widths or min(widths) < 1 or convs < 1 or stride < 1:
@@ -74,7 +94,13 @@ def small_cnn(
             f"and one convolution are needed, all of positive width and stride"
         )
     channels, height, width = image_shape
-    if min(height, width) < stride * 2 ** (len(widths) - 1):
+    if strides is not None:
+        if stride != 1 or len(strides) != len(widths) or min(strides) < 1:
+            raise ConfigError(
+                f"model.strides={list(strides)} needs one positive stride for each of {len(widths)} widths, "
+                f"and model.stride=1, which it replaces"
+            )
+    elif min(height, width) < stride * 2 ** (len(widths) - 1):
         raise ConfigError(f"{height}x{width} images cannot be halved {len(widths) - 1} times; shorten model.widths")
-    trunk = ConvTrunk(channels, widths=widths, convs=convs, norm=norm, stride=stride)
+    trunk = ConvTrunk(channels, widths=widths, convs=convs, norm=norm, stride=stride, strides=strides)
     return TwoHeads(trunk, feature_dim=widths[-1], num_classes=num_classes, proj_dim=proj_dim)
