@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from robustlab import rng
 from robustlab.data.augment import Transform
@@ -82,7 +84,18 @@ class Options:
 def make_context(data: Data, *, epochs: int, batch_size: int, seed: int = 0, options: Options | None = None) -> Context:
     chosen = options or Options()
 
-    def new_learner(name: str, *, epochs: int, steps_per_epoch: int) -> Learner:
+    configured: Any = object()
+
+    def new_learner(
+        name: str,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        wrap: Callable[[nn.Module], nn.Module] | None = None,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = configured,
+        interval: str = "epoch",
+    ) -> Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.fold(seed, "init", name))
             network = mlp(
@@ -91,18 +104,16 @@ def make_context(data: Data, *, epochs: int, batch_size: int, seed: int = 0, opt
                 proj_dim=chosen.proj_dim,
                 widths=chosen.widths,
             )
-        schedule = None
-        if chosen.cosine_to is not None:
-            end = chosen.cosine_to
-
-            def schedule(optimizer: torch.optim.Optimizer) -> Any:
-                return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=end)
-
+            network = network if wrap is None else wrap(network)
+        schedule = None if scheduler is configured else scheduler
+        if scheduler is configured and chosen.cosine_to is not None:
+            schedule = partial(CosineAnnealingLR, T_max=epochs, eta_min=chosen.cosine_to)
         return Learner(
             network,
             runtime=RUNTIME,
-            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=chosen.lr, momentum=0.9, weight_decay=5e-4),
+            optimizer=optimizer or partial(torch.optim.SGD, lr=chosen.lr, momentum=0.9, weight_decay=5e-4),
             scheduler=schedule,
+            interval=interval,
             **chosen.learner,
         )
 

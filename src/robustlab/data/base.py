@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,8 @@ class TaskSpec:
     """What a model and an evaluation need to know of a data set.
 
     image_shape: (channels, height, width) of a decoded training image. mean, std: per channel, of pixels in [0, 1].
+    attribute_names: values of the attribute that is spuriously correlated with the class, e.g. ("land", "water"); empty
+    where the data set has none. Class y and attribute a make group g = y * num_attributes + a.
     """
 
     num_classes: int
@@ -24,6 +27,23 @@ class TaskSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...] = ()
+    attribute_names: tuple[str, ...] = ()
+
+    @property
+    def num_attributes(self) -> int:
+        """Number of attribute values; 0 without an attribute."""
+        return len(self.attribute_names)
+
+    @property
+    def num_groups(self) -> int:
+        """Number of (class, attribute) groups; 0 without an attribute."""
+        return self.num_classes * self.num_attributes
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Name of each group, "<class>-<attribute>", in the order of g; a "/" in a name becomes "_"."""
+        classes = self.class_names or tuple(map(str, range(self.num_classes)))
+        return tuple(f"{y}-{a}".replace("/", "_") for y in classes for a in self.attribute_names)
 
 
 class LazyImages(Protocol):
@@ -43,25 +63,36 @@ class Split:
     """One named part of a data set. `images[i]` and `labels[i]` belong together; i is the sample's stable index.
 
     images: uint8 [N, C, H, W] (resident), or `LazyImages` (streaming). labels: int64 [N], as the data set gives them.
+    attributes: int64 [N] in 0..num_attributes-1, None where they are not known. names: file name of each sample, None
+    where there are no files.
     """
 
     images: Tensor | LazyImages
     labels: Tensor
+    attributes: Tensor | None = None
+    names: tuple[str, ...] | None = None
 
 
 class DataSource(ABC):
     """A data set. Constructor arguments are its configuration; nothing is read before `split` is called.
 
     `provides` names what splits carry beside images and labels, e.g. "clean_labels": true where the labels that the
-    source gives are known to be right, so that synthetic noise can be told from them.
+    source gives are known to be right, so that synthetic noise can be told from them. splits: what `split` can return.
+    evaluated: what is measured at every evaluation, of the splits that there are; "val" may also be a share of "train".
     """
 
     task: TaskSpec
     provides: frozenset[str] = frozenset({"clean_labels"})
+    splits: tuple[str, ...] = ("train", "test")
+    evaluated: tuple[str, ...] = ("val", "test")
 
     @abstractmethod
     def split(self, name: str) -> Split:
-        """Return the split `"train"` or `"test"` (some sources have more). Raises ConfigError, DataError."""
+        """Return one of `splits`; the same samples in the same order every time. Raises ConfigError, DataError."""
+
+    def derived_metrics(self, measured: Mapping[str, float]) -> dict[str, float]:
+        """Return metrics that follow from those of an evaluation, e.g. {"test/bg_gap": 0.14}; called after each one."""
+        return {}
 
 
 @dataclass
@@ -100,4 +131,17 @@ def check_labels(labels: Tensor, num_classes: int, *, where: str) -> None:
         raise DataError(
             f"{where}: no sample of class {', '.join(map(str, empty.tolist()[:10]))}; "
             f"mend the data or set dataset.num_classes"
+        )
+
+
+def check_attributes(attributes: Tensor, count: int, task: TaskSpec, *, where: str) -> None:
+    """Raise `DataError` unless each of `count` samples has an attribute in [0, num_attributes); `where` names them."""
+    if attributes.shape != (count,):
+        raise DataError(f"{where}: {tuple(attributes.shape)} attributes for {count} samples; mend the metadata")
+    bad = torch.nonzero((attributes < 0) | (attributes >= task.num_attributes)).flatten()
+    if len(bad):
+        row = int(bad[0])
+        raise DataError(
+            f"{where}: {len(bad)} attributes lie outside 0..{task.num_attributes - 1}, the first in row {row} "
+            f"(attribute {int(attributes[row])}); mend the metadata"
         )

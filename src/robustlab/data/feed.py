@@ -30,12 +30,14 @@ class View:
 class Chunk:
     """Consecutive batches of one pass that are prepared together.
 
-    index: int64 [rows] on the CPU, stable indices. sizes: rows of each batch. skip: leading batches that are prepared
-    but not served: a chunk always starts at the same step, so that a resumed epoch computes exactly what the
-    uninterrupted one did. view_keys, crop_keys: random keys, one per view.
+    index: int64 [rows] on the CPU, stable indices. draws: int64 [rows] on the CPU, what random draws of each row depend
+    on: the stable index, or the place in the pass where a pass repeats samples. sizes: rows of each batch. skip: number
+    of leading batches that are prepared but not served: a chunk always starts at the same step, so that a resumed epoch
+    computes exactly what the uninterrupted one did. view_keys, crop_keys: random keys, one per view.
     """
 
     index: Tensor
+    draws: Tensor
     sizes: tuple[int, ...]
     skip: int
     view_keys: tuple[int, ...]
@@ -63,19 +65,19 @@ class Renderer:
     task: TaskSpec
     memory_format: torch.memory_format
 
-    def __call__(self, images: Tensor, index: Tensor, view: View, key: int) -> Tensor:
-        """Return one view, float32 [B, C, H, W], of uint8 `images`; draws depend on `key` and each sample's index.
+    def __call__(self, images: Tensor, draws: Tensor, view: View, key: int) -> Tensor:
+        """Return one view, float32 [B, C, H, W], of uint8 `images`; it depends on `key` and each sample's `draws`.
 
-        index: int64 [B] on the CPU. Drawing there lets the transforms sort samples without waiting for the device.
+        draws: int64 [B] on the CPU. Drawing there lets the transforms sort samples without waiting for the device.
         """
-        return self.normalize(self.augment(images, index, view, key))
+        return self.normalize(self.augment(images, draws, view, key))
 
-    def augment(self, images: Tensor, index: Tensor, view: View, key: int) -> Tensor:
+    def augment(self, images: Tensor, draws: Tensor, view: View, key: int) -> Tensor:
         """Return one view while its pixels are still bytes: a quarter of the memory."""
         if not view.pipeline.transforms:
             return images
         with single_thread():
-            return view.pipeline(images, rng.uniform(key, index, view.pipeline.draws))
+            return view.pipeline(images, rng.uniform(key, draws, view.pipeline.draws))
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return uint8 images as normalised float32."""
@@ -106,7 +108,7 @@ class ResidentFeed:
             with single_thread():  # index_select copies whole images, indexing copies byte after byte
                 images = self.images.index_select(0, index)
             augmented = [
-                self._render.augment(images, chunk.index, view, key)
+                self._render.augment(images, chunk.draws, view, key)
                 for view, key in zip(views, chunk.view_keys, strict=True)
             ]
             pieces = [tensor.split(chunk.sizes) for tensor in (index, *augmented)]

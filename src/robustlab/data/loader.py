@@ -69,25 +69,30 @@ class Loader:
         """Yield the chunks that cover the steps; a chunk never spans two passes, which have different keys."""
         if start >= stop or not len(self):
             return
+        places = torch.arange(self.order.length)
         group = self._feed.chunk_batches(-(-min(self.order.batch_size, self.order.length) // self._world_size))
         for cycle in range(start // len(self), -(-stop // len(self))):
             first, last = max(start - cycle * len(self), 0), min(stop - cycle * len(self), len(self))
             with single_thread():
                 shuffled = self.indices[self.order.permutation(epoch=epoch, cycle=cycle)]
             for begin in range(first // group * group, last, group):
-                batches = [self._share(shuffled, step) for step in range(begin, min(begin + group, last))]
+                steps = range(begin, min(begin + group, last))
+                batches = [self._share(shuffled, step) for step in steps]
+                index = torch.cat(batches)
+                repeats = self.order.repeats
                 yield Chunk(
-                    index=torch.cat(batches),
+                    index=index,
+                    draws=torch.cat([self._share(places, step) for step in steps]) if repeats else index,
                     sizes=tuple(len(batch) for batch in batches),
                     skip=max(first - begin, 0),
                     view_keys=self._keys("view", epoch, cycle),
                     crop_keys=self._keys("crop", epoch, cycle),
                 )
 
-    def _share(self, shuffled: Tensor, step: int) -> Tensor:
-        """Return the stable indices that this rank gets of one global batch."""
+    def _share(self, values: Tensor, step: int) -> Tensor:
+        """Return those of a pass's values, e.g. stable indices, that this rank gets in one global batch."""
         rows = self.order.rows(step)
-        return shuffled[rows.start + self._rank : rows.stop : self._world_size]
+        return values[rows.start + self._rank : rows.stop : self._world_size]
 
     def _keys(self, kind: str, epoch: int, cycle: int) -> tuple[int, ...]:
         return tuple(self.order.key(kind, view, epoch=epoch, cycle=cycle) for view in range(len(self._views)))

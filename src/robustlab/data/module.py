@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,14 +14,18 @@ from torch import Tensor
 from robustlab import rng
 from robustlab.data import labels as label_files
 from robustlab.data.augment import Pipeline, Transform
-from robustlab.data.base import DataSource, LazyImages, Split, TaskSpec, check_labels
+from robustlab.data.base import DataSource, LazyImages, Split, TaskSpec, check_attributes, check_labels
 from robustlab.data.feed import Feed, Renderer, ResidentFeed, View
+from robustlab.data.fingerprint import fingerprint
 from robustlab.data.loader import Loader
 from robustlab.data.noise import NoiseModel
-from robustlab.data.order import Order
+from robustlab.data.order import Order, WeightedOrder
 from robustlab.data.partition import balanced_subset, stratified_share
 from robustlab.data.streaming import Decode, StreamingFeed, TensorImages, decode_all
 from robustlab.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from robustlab.methods.base import Method
 
 TEST_VIEW = "test"
 """The view without augmentation; every data set has it."""
@@ -31,7 +36,9 @@ class Data:
 
     task: the data set's `TaskSpec`. num_train: N. clean: int64 [N], the true labels, None where they are not known.
     assigned: int64 [N], the labels to train on. is_noisy: bool [N], assigned != clean, or None. train_indices,
-    val_indices: int64, sorted, disjoint. All of these lie on the CPU. provides: what the source provides.
+    val_indices: int64, sorted, disjoint; the latter empty where the source has a validation split of its own. All of
+    these lie on the CPU. provides: what the source provides, and "groups" where training samples have attributes.
+    evaluation_splits: what is measured at every evaluation.
     """
 
     def __init__(
@@ -62,6 +69,10 @@ class Data:
         this one, cropped by `decode`; a batch may take `timeout` seconds). Raises ConfigError, DataError.
         """
         _check(storage, workers, decode, val_fraction)
+        if val_fraction and "val" in source.splits:
+            raise ConfigError(
+                f"this data set has a validation split of its own; set dataset.val_fraction=0, not {val_fraction}"
+            )
         self.task: TaskSpec = source.task
         self.provides = frozenset(source.provides)
         self._source, self._seed = source, seed
@@ -72,6 +83,7 @@ class Data:
         self._views[TEST_VIEW] = View(TEST_VIEW, Pipeline([]))
         self._feeds: dict[str, Feed] = {}
         self._labels: dict[str, Tensor] = {}
+        self._attributes: dict[str, Tensor] = {}
 
         split = source.split("train")
         given = split.labels.to(torch.int64).clone()
@@ -85,7 +97,11 @@ class Data:
         kept = balanced_subset(given, subset, num_classes=self.task.num_classes)
         held_out = stratified_share(self.assigned[kept], val_fraction)
         self.train_indices, self.val_indices = kept[~held_out], kept[held_out]
-        self._add("train", Split(split.images, self.assigned))
+        self._add("train", replace(split, labels=self.assigned))
+        if "train" in self._attributes:
+            self.provides |= {"groups"}
+        there = {*source.splits, *(["val"] if len(self.val_indices) else [])}
+        self.evaluation_splits = tuple(name for name in source.evaluated if name in there)
 
     @property
     def true_noise_rate(self) -> float | None:
@@ -128,19 +144,23 @@ class Data:
         shuffle: bool = True,
         drop_last: bool = False,
         shard: bool = True,
+        weights: Tensor | None = None,
     ) -> Loader:
         """Return a loader of training samples.
 
         indices: int64 stable indices, by default `train_indices`. batch_size: of the global batch. views: names; a name
         that is repeated gives independent draws. purpose: names the random stream: loaders with the same purpose and
         indices serve the same batches. labelled: False drops the targets. shard: share each batch among the ranks.
+        weights: float64 [len(indices)], not negative: a pass then draws len(indices) times with replacement, each
+        sample with probability weight / sum, and augments every draw independently.
         """
         indices = self.train_indices if indices is None else indices.to(device="cpu", dtype=torch.int64)
         self._check_loader(indices, batch_size, views, shuffle)
+        settings = (len(indices), batch_size, self._seed, purpose, shuffle, drop_last)
         return Loader(
             self._feeds["train"],
             indices,
-            order=Order(len(indices), batch_size, self._seed, purpose, shuffle, drop_last),
+            order=Order(*settings) if weights is None else WeightedOrder(*settings, weights=weights),
             views=[self._views[name] for name in views],
             labels=self._labels["train"] if labelled else None,
             rank=self._rank if shard else 0,
@@ -153,16 +173,7 @@ class Data:
         split: "train" or "val" (with assigned labels), "test", or another split of the source. shard: give each rank
         its own share of the samples in batches of up to `batch_size`.
         """
-        if split == "val" and not len(self.val_indices):
-            raise ConfigError("there is no validation split; set dataset.val_fraction, e.g. dataset.val_fraction=0.1")
-        part = "train" if split in ("train", "val") else split
-        if part not in self._feeds:
-            found = self._source.split(part)
-            check_labels(found.labels, self.task.num_classes, where=f"the {part} split")
-            self._add(part, found)
-        indices = {"train": self.train_indices, "val": self.val_indices}.get(split)
-        if indices is None:
-            indices = torch.arange(len(self._labels[part]))
+        part, indices = self._locate(split)
         if shard:
             if len(indices) < self._world_size:
                 raise ConfigError(
@@ -178,6 +189,74 @@ class Data:
             views=[self._views[TEST_VIEW]],
             labels=self._labels[part],
         )
+
+    def attributes(self, split: str) -> Tensor | None:
+        """Return int64 [n] on the CPU, in the order of `evaluation(split)`; None where they are not known.
+
+        For what is measured and shown. What trains asks `groups`, and says so in `Method.requires`.
+        """
+        part, indices = self._locate(split)
+        return self._attributes[part][indices] if part in self._attributes else None
+
+    def labels(self, split: str) -> Tensor:
+        """Return the labels that `evaluation(split)` serves, int64 [n] on the CPU, in its order."""
+        part, indices = self._locate(split)
+        return self._labels[part].cpu()[indices]
+
+    def group_counts(self, split: str) -> Tensor | None:
+        """Return how many samples of a split each group has, int64 [num_groups]; None where attributes are unknown."""
+        attributes = self.attributes(split)
+        if attributes is None:
+            return None
+        groups = self.labels(split) * self.task.num_attributes + attributes
+        return torch.bincount(groups, minlength=self.task.num_groups)
+
+    def train_groups(self, method: Method) -> Tensor:
+        """Return the group y * num_attributes + a of the whole training split, y as assigned: int64 [num_train], CPU.
+
+        Raises AssertionError for a method that does not declare in `requires` that it trains on groups.
+        """
+        assert "groups" in method.requires, (
+            f"{type(method).__name__} uses groups; it must declare requires = {'groups'}"
+        )
+        return self.assigned * self.task.num_attributes + self._attributes["train"]
+
+    def groups(self, split: str, method: Method) -> Tensor:
+        """Return the groups of a split in the order of `evaluation(split)`, int64 [n]; else as `train_groups`."""
+        assert "groups" in method.requires, (
+            f"{type(method).__name__} uses groups; it must declare requires = {'groups'}"
+        )
+        attributes = self.attributes(split)
+        if attributes is None:
+            raise ConfigError(f"the attributes of the {split} split are not known, on which this method trains")
+        return self.labels(split) * self.task.num_attributes + attributes
+
+    def derived_metrics(self, measured: Mapping[str, float]) -> dict[str, float]:
+        """Return the data set's own metrics that follow from those of an evaluation."""
+        return self._source.derived_metrics(measured)
+
+    def fingerprint(self, split: str) -> str:
+        """Return a hash of which samples a split holds, in order, and of the labels that the data set gives them.
+
+        "train" stands for the whole training split, "val" for the samples that are evaluated. Label noise, seed and
+        subset change nothing.
+        """
+        part, rows = ("train", None) if split == "train" else self._locate(split)
+        return fingerprint(self._source.split(part), rows)
+
+    def _locate(self, split: str) -> tuple[str, Tensor]:
+        """Return the source's split that holds the samples of `split`, read by now, and their places in it."""
+        if split in ("train", "val") and not (split == "val" and "val" in self._source.splits):
+            if split == "val" and not len(self.val_indices):
+                raise ConfigError(
+                    "there is no validation split; set dataset.val_fraction, e.g. dataset.val_fraction=0.1"
+                )
+            return "train", self.train_indices if split == "train" else self.val_indices
+        if split not in self._feeds:
+            found = self._source.split(split)
+            check_labels(found.labels, self.task.num_classes, where=f"the {split} split")
+            self._add(split, found)
+        return split, torch.arange(len(self._labels[split]))
 
     def _assign(self, noise: NoiseModel | None, given: Tensor, split: Split) -> Tensor:
         """Return the labels to train on. Raises ConfigError where noise cannot be told from wrong labels."""
@@ -222,6 +301,9 @@ class Data:
                 )
             self._feeds[name] = ResidentFeed(resident.to(self._device), renderer=self._renderer)
         self._labels[name] = split.labels.to(self._device, torch.int64)
+        if split.attributes is not None:
+            check_attributes(split.attributes, len(split.labels), self.task, where=f"the {name} split")
+            self._attributes[name] = split.attributes.to("cpu", torch.int64)
 
     def _check_loader(self, indices: Tensor, batch_size: int, views: Sequence[str], shuffle: bool) -> None:
         """Raise ConfigError where a loader could serve nothing, or not what was asked for."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from robustlab import rng
+from robustlab.errors import ConfigError
+
+LARGEST_DRAW = 1 << 24
+"""`torch.multinomial` takes no more categories."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Order:
     purpose: str
     shuffle: bool = True
     drop_last: bool = False
+    repeats: ClassVar[bool] = False
+    """Whether a pass may serve a sample more than once."""
 
     @property
     def steps(self) -> int:
@@ -46,3 +53,28 @@ class Order:
         if not self.shuffle:
             return torch.arange(self.length)
         return rng.permutation(self.key("order", epoch=epoch, cycle=cycle), self.length)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WeightedOrder(Order):
+    """Passes of `length` draws with replacement; place i is drawn with probability weights[i] / sum(weights).
+
+    weights: float64 [length] on the CPU, at least 0. Steps are cut as those of a shuffled pass.
+    """
+
+    weights: Tensor
+    repeats: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse weights that no probabilities follow from."""
+        assert self.weights.shape == (self.length,)
+        assert self.weights.dtype == torch.float64
+        assert bool((self.weights >= 0).all())
+        assert 0 < float(self.weights.sum()) < float("inf")
+        if self.length > LARGEST_DRAW:
+            raise ConfigError(f"drawing from {self.length} samples: torch draws from {LARGEST_DRAW} at most")
+
+    def permutation(self, *, epoch: int, cycle: int) -> Tensor:
+        """Return the draws of one pass: int64 [length], positions in 0..length-1, on the CPU."""
+        generator = rng.generator(self.key("draw", epoch=epoch, cycle=cycle))
+        return torch.multinomial(self.weights, self.length, replacement=True, generator=generator)

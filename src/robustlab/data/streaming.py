@@ -64,9 +64,13 @@ def _checked(image: Tensor, index: int, shape: tuple[int, int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Request:
-    """One batch for a worker: its rows and, for each different crop of them, the entry of `decode` and a random key."""
+    """One batch for a worker: its rows and, for each different crop of them, the entry of `decode` and a random key.
+
+    draws: what the random crop of each row depends on, beside the key.
+    """
 
     index: tuple[int, ...]
+    draws: tuple[int, ...]
     crops: tuple[tuple[str, int], ...]
 
 
@@ -87,10 +91,10 @@ class BatchDecoder(Dataset[list[Tensor] | Failure]):
 
     def __getitem__(self, request: Request) -> list[Tensor] | Failure:
         """Return uint8 [B, C, H, W] per crop, or the failure of the first row that cannot be had."""
-        index = torch.tensor(request.index)
+        draws = torch.tensor(request.draws)
         crops = [(self._decode.get(name), key) for name, key in request.crops]
-        uniforms = [None if crop is None else rng.uniform(key, index, crop.draws) for crop, key in crops]
-        stacks = [torch.empty((len(index), *self._shape), dtype=torch.uint8) for _ in crops]
+        uniforms = [None if crop is None else rng.uniform(key, draws, crop.draws) for crop, key in crops]
+        stacks = [torch.empty((len(draws), *self._shape), dtype=torch.uint8) for _ in crops]
         for place, row in enumerate(request.index):
             try:
                 image = self._images.decode(row)
@@ -138,7 +142,9 @@ class StreamingFeed:
         def requests() -> Iterator[Request]:
             for chunk in plan:
                 crops = tuple(self._crop(view, key) for view, key in zip(views, chunk.crop_keys, strict=True))
-                request = Request(tuple(chunk.index.tolist()), tuple(dict.fromkeys(crops)))
+                index = tuple(chunk.index.tolist())
+                draws = index if chunk.draws is chunk.index else tuple(chunk.draws.tolist())
+                request = Request(index, draws, tuple(dict.fromkeys(crops)))
                 pending.append((chunk, crops, request))
                 yield request
 
@@ -154,7 +160,7 @@ class StreamingFeed:
             yield (
                 index,
                 tuple(
-                    self._render(images[crop], chunk.index, view, key)
+                    self._render(images[crop], chunk.draws, view, key)
                     for crop, view, key in zip(crops, views, chunk.view_keys, strict=True)
                 ),
             )

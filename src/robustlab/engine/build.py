@@ -9,6 +9,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from robustlab import rng
 from robustlab.data.module import Data
@@ -16,6 +17,9 @@ from robustlab.engine.learner import Learner
 from robustlab.engine.runtime import Runtime
 from robustlab.errors import ConfigError, UserError
 from robustlab.methods.base import Context, Method
+
+_CONFIGURED: Any = object()
+"""Stands for the scheduler of the configuration, where None means none."""
 
 
 def build(node: Any, **runtime_arguments: Any) -> Any:
@@ -89,29 +93,40 @@ def build_method(cfg: DictConfig, data: Data, runtime: Runtime) -> Method:
 def _learner_factory(cfg: DictConfig, data: Data, runtime: Runtime, heads: Mapping[str, Any]) -> Callable[..., Learner]:
     trainer = cfg.trainer
 
-    def new_learner(name: str, *, epochs: int, steps_per_epoch: int) -> Learner:
-        """Return a learner whose initial weights are a function of (seed, "init", name)."""
+    def new_learner(
+        name: str,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        wrap: Callable[[nn.Module], nn.Module] | None = None,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = _CONFIGURED,
+        interval: str | None = None,
+    ) -> Learner:
+        """Return a learner whose initial weights are a function of (seed, "init", name); see `Context`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.fold(cfg.seed, "init", name))
             network = build(
                 cfg.model, num_classes=data.task.num_classes, image_shape=tuple(data.task.image_shape), **heads
             )
+            if wrap is not None:
+                network = wrap(network)
         updates = -(-steps_per_epoch // trainer.accumulate)
         totals = {"total_epochs": epochs, "total_steps": epochs * updates}
         schedule = cfg.scheduler.schedule
-        scheduler = None
-        if schedule is not None:
-            node = OmegaConf.to_container(schedule, resolve=True)
-            assert isinstance(node, dict)
-            scheduler = build({k: totals.get(v, v) if isinstance(v, str) else v for k, v in node.items()})
-        optimizer = build(cfg.optimizer)
+        if scheduler is _CONFIGURED:
+            scheduler = None
+            if schedule is not None:
+                node = OmegaConf.to_container(schedule, resolve=True)
+                assert isinstance(node, dict)
+                scheduler = build({k: totals.get(v, v) if isinstance(v, str) else v for k, v in node.items()})
         try:
             return Learner(
                 network,
                 runtime=runtime,
-                optimizer=optimizer,
+                optimizer=optimizer or build(cfg.optimizer),
                 scheduler=scheduler,
-                interval=cfg.scheduler.interval,
+                interval=interval or cfg.scheduler.interval,
                 accumulate=trainer.accumulate,
                 clip_norm=trainer.clip_norm,
                 ema_decay=trainer.ema_decay,

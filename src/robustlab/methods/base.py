@@ -21,10 +21,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stage:
-    """A named part of a run with its own number of epochs."""
+    """A named part of a run with its own number of epochs.
+
+    evaluated: whether epochs end with an evaluation that selection rules may choose; False while nothing can predict.
+    """
 
     name: str
     epochs: int
+    evaluated: bool = True
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,12 @@ class Position:
 
 @dataclass(frozen=True)
 class Context:
-    """What a method is built from. `new_learner(name)` makes a `Learner` initialised from (seed, "init", name)."""
+    """What a method is built from.
+
+    `new_learner(name, epochs=, steps_per_epoch=)` makes a `Learner` initialised from (seed, "init", name). It takes,
+    too, wrap: network -> network, e.g. to put parts around a backbone; and in place of what the configuration says,
+    optimizer: parameters -> optimizer; scheduler: optimizer -> scheduler, or None for none; interval: epoch or step.
+    """
 
     task: TaskSpec
     data: Data
@@ -60,6 +69,9 @@ class Method(ABC):
 
     requires: ClassVar[frozenset[str]] = frozenset()
     """What the data must provide, e.g. {"clean_labels"}; checked before training."""
+
+    surrogate_min_count: int = 5
+    """Surrogate groups with fewer validation samples are too noisy to be the worst (CoBalT)."""
 
     projection_dim: int | None = None
     """Width of the projection head that the method needs on its networks; None = none."""
@@ -125,6 +137,14 @@ class Method(ABC):
     def predictions(self, images: Tensor) -> dict[str, Tensor]:
         """Return named logits to evaluate; "" is what `predict` gives, other names are parts, e.g. "network1"."""
         return {"": self.predict(images)}
+
+    def surrogate_groups(self, split: str) -> Tensor | None:
+        """Return what stands in for attributes: integers [n, N], the up to N concepts of each sample, -1 for none.
+
+        Rows are in the order of `Data.evaluation(split)`. With a label, a concept makes an inferred group; their least
+        accuracy on the validation split is what the selection rule `ig` goes by. None: the method has no concepts.
+        """
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the method's own state (learners are saved by the engine): tensors and plain types only."""
