@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from robustlab.errors import ConfigError
 from robustlab.models.maps import feature_maps
+from robustlab.models.transformer import mlp_units
+from robustlab.pruning.units import Units
 
 
 class TwoHeads(nn.Module):
@@ -41,6 +43,17 @@ class TwoHeads(nn.Module):
     def maps(self, images: Tensor) -> Tensor:
         """Return the trunk's last feature maps before pooling: float [B, C, h, w]. Raises `ConfigError` without any."""
         return feature_maps(self.trunk, images)
+
+    def units(self) -> Units:
+        """Return the units that the trunk declares, those of its last features read by the heads.
+
+        Of a trunk that declares none, the hidden units of its transformer blocks, if there are any: see `mlp_units`.
+        """
+        declare = getattr(self.trunk, "units", None)
+        declared = declare() if callable(declare) else mlp_units(self.trunk)
+        assert isinstance(declared, Units)
+        heads = ["classifier"] if self.projection is None else ["classifier", "projection.0"]
+        return declared.within("trunk", heads=heads)
 
     def forward(self, images: Tensor, project: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits [B, num_classes]; with `project`, (projection [B, proj_dim], not normalised, logits).

@@ -8,8 +8,18 @@ from math import prod
 from torch import nn
 
 from robustlab.errors import ConfigError
+from robustlab.models.chain import chain_units
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import choose
+from robustlab.pruning.units import Units
+
+
+class MLPTrunk(nn.Sequential):
+    """The hidden layers: any input of prod(image_shape) values an example to float [B, widths[-1]]."""
+
+    def units(self) -> Units:
+        """Declare the units of each hidden layer."""
+        return chain_units(self.named_children())
 
 
 def mlp(
@@ -35,4 +45,4 @@ def mlp(
             layers.append(nn.BatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width))
         layers.append(nn.ReLU())
         inputs = width
-    return TwoHeads(nn.Sequential(*layers), feature_dim=inputs, num_classes=num_classes, proj_dim=proj_dim)
+    return TwoHeads(MLPTrunk(*layers), feature_dim=inputs, num_classes=num_classes, proj_dim=proj_dim)

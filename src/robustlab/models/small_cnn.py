@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from robustlab.errors import ConfigError
+from robustlab.models.chain import chain_units
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import choose, conv3x3
+from robustlab.pruning.units import Units
 
 NORMS = ("batch", "group", "none")
 
@@ -69,6 +71,10 @@ class ConvTrunk(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return pooled features float [B, widths[-1]]."""
         return self.maps(images).mean(dim=(2, 3))
+
+    def units(self) -> Units:
+        """Declare the channels of each convolution."""
+        return chain_units((f"layers.{name}", layer) for name, layer in self.layers.named_children())
 
 
 def small_cnn(

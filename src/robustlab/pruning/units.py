@@ -45,14 +45,23 @@ class UnitSet:
     readers: tuple[Reader, ...]
     residual: bool = False
 
+    @property
+    def paths(self) -> list[str]:
+        """Paths of all modules that the set is an axis of."""
+        return [*self.writers, *(reader.module for reader in self.readers)]
+
 
 @dataclass(frozen=True)
 class Skip:
-    """An identity skip: the `Selector` at `module` carries set `source` to the channels of set `target`."""
+    """An identity skip: the `Selector` at `module` carries set `source` to the channels of set `target`.
+
+    target: None where the skip ends in channels that are never removed, as many as `source` had (the raw output of a
+    pre-activation network's last block).
+    """
 
     module: str
     source: str
-    target: str
+    target: str | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Units:
         """Check the names."""
         names = [one.name for one in self.sets]
         assert len(set(names)) == len(names), "names of unit sets must be unique"
-        assert {end for skip in self.skips for end in (skip.source, skip.target)} <= set(names)
+        assert {end for skip in self.skips for end in (skip.source, skip.target)} <= {*names, None}
 
     def __getitem__(self, name: str) -> UnitSet:
         """Return the set of this name."""
@@ -110,8 +119,8 @@ class Units:
         """Return the sets that a residual mode prunes (the spec's section 4.2).
 
         "per_block": every block output has its own width, skips select. "stage_shared": sets that identity skips join
-        become one, removed only where dead everywhere. "inner_only": no residual stream is touched. Raises
-        `ConfigError` for another word.
+        become one, removed only where dead everywhere; those joined to channels that are never removed stay out.
+        "inner_only": no residual stream is touched. Raises `ConfigError` for another word.
         """
         if residual not in RESIDUAL_MODES:
             raise ConfigError(f"method.surgery.residual={residual} is not one of {', '.join(RESIDUAL_MODES)}")
@@ -121,10 +130,12 @@ class Units:
             return Units(tuple(one for one in self.sets if not one.residual))
         group = {one.name: one.name for one in self.sets}
         for skip in self.skips:
-            old, new = group[skip.target], group[skip.source]
-            group = {name: new if head == old else head for name, head in group.items()}
+            if skip.target is not None:
+                old, new = group[skip.target], group[skip.source]
+                group = {name: new if head == old else head for name, head in group.items()}
+        fixed = {group[skip.source] for skip in self.skips if skip.target is None}
         merged = []
-        for head in dict.fromkeys(group.values()):
+        for head in dict.fromkeys(head for head in group.values() if head not in fixed):
             parts = [one for one in self.sets if group[one.name] == head]
             merged.append(
                 replace(
@@ -147,9 +158,9 @@ def units_of(network: nn.Module) -> Units:
     units = declare() if callable(declare) else None
     if not isinstance(units, Units) or not units.sets:
         raise ConfigError(
-            f"{type(getattr(network, 'trunk', network)).__name__} declares no units that could be removed; prune one of "
-            "model=resnet18, resnet50, preact_resnet18, resnet_small, vgg16, mlp, small_cnn, or a ViT of timm, or let "
-            "the model's trunk declare its own in units() (see pruning/units.py)"
+            f"{type(getattr(network, 'trunk', network)).__name__} declares no units that could be removed; prune one "
+            "of model=resnet18, resnet50, preact_resnet18, resnet_small, vgg16, mlp, small_cnn, or a ViT of timm, or "
+            "let the model's trunk declare its own in units() (see pruning/units.py)"
         )
     for one in units.sets:
         for path in one.writers:
