@@ -1,0 +1,313 @@
+"""Base of methods that remove units of one network during training: checks, removal, metrics, the run's record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustlab import rng
+from robustlab.data.base import Batch
+from robustlab.data.module import TEST_VIEW
+from robustlab.errors import ConfigError, NumericalError
+from robustlab.methods.base import Context, Position, Stage, settings
+from robustlab.methods.memorisation import DiagnosticsSettings
+from robustlab.methods.single import SingleNetwork
+from robustlab.pruning.death import DeathReport, DeathSettings, find_dead
+from robustlab.pruning.record import Record
+from robustlab.pruning.units import RESIDUAL_MODES, units_of
+
+
+@dataclass(frozen=True)
+class SurgerySettings:
+    """Removal of units. enabled: false counts dead units and removes none.
+
+    every, start: dead units go at updates that are a multiple of `every`, from update `start` on, and after the last
+    epoch. residual: how blocks' outputs are pruned: "per_block" (each by itself, skips select), "stage_shared" (only
+    where dead all along a stage), "inner_only" (not at all). min_width: units of a set that always stay. round_to:
+    widths stay multiples of it. fold_constants: units with a constant output other than 0 go, too, and leave it in the
+    biases of what reads them (death.eps is the variation allowed). exclude: names of sets left whole.
+    """
+
+    enabled: bool = True
+    every: int = 5000
+    start: int = 0
+    residual: Literal["per_block", "stage_shared", "inner_only"] = "per_block"
+    min_width: int = 1
+    round_to: int = 1
+    fold_constants: bool = False
+    exclude: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 1), ("start", 0), ("min_width", 1), ("round_to", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"method.surgery.{name} is {getattr(self, name)}; it must be at least {least}")
+        if self.residual not in RESIDUAL_MODES:
+            raise ConfigError(
+                f"method.surgery.residual is {self.residual!r}; it must be one of {', '.join(RESIDUAL_MODES)}"
+            )
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+
+
+class PrunedNetwork(SingleNetwork):
+    """Cross-entropy training of one network that loses units. What to remove is a subclass's part, by `prune`.
+
+    By itself it removes dead units every `surgery.every` updates (see `DeathSettings`) and trains with nothing else.
+    """
+
+    advice = "remove fewer units"
+    """What to do when nothing is left."""
+
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        surgery: SurgerySettings | None = None,
+        death: DeathSettings | None = None,
+        diagnostics: DiagnosticsSettings | None = None,
+    ) -> None:
+        """Raise `ConfigError` for values out of range."""
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"method.label_smoothing is {label_smoothing}; it must lie in [0, 1)")
+        self.label_smoothing = label_smoothing
+        self.surgery = settings(SurgerySettings, surgery)
+        self.death = settings(DeathSettings, death)
+        self.diagnostics = settings(DiagnosticsSettings, diagnostics)
+        if self.surgery.fold_constants and self.death.mode == "sum":
+            raise ConfigError(
+                "method.surgery.fold_constants=true removes units with a constant output, method.death.mode=sum those "
+                "with a sum below death.eps; set death.mode=saturated_const, or fold_constants=false"
+            )
+
+    def build(self, context: Context) -> None:
+        """Make the learner, with a surgeon for the network's units."""
+        super().build(context)
+        learner = self.learners["network"]
+        self.total_updates = sum(
+            -(-self.steps_per_epoch(stage, epoch) // learner.accumulate)
+            for stage in self.stages()
+            for epoch in range(stage.epochs)
+        )
+        """T: optimizer updates of the whole run."""
+        self.units = units_of(learner.network).in_mode(self.surgery.residual)
+        self.surgeon = learner.attach_surgeon(
+            self.units,
+            min_width=self.surgery.min_width,
+            round_to=self.surgery.round_to,
+            exclude=self.surgery.exclude,
+        )
+        self.record = Record(learner.network, self.surgeon, image_shape=context.task.image_shape)
+        self._ever_dead: dict[str, Tensor] = {}
+        self._counted: dict[str, float] = {}
+        self._epoch = 0
+        self._seconds = {"check": 0.0, "surgery": 0.0}
+
+    def train_step(self, item: Batch, position: Position) -> Mapping[str, Tensor]:
+        """Do what comes before an update, then the step; see `before_update`."""
+        learner, self._epoch = self.learners["network"], position.epoch
+        if learner.pending == 0:
+            self.before_update(learner.updates)
+        self.record.count(len(item) * self.context.runtime.world_size)
+        return super().train_step(item, position)
+
+    def loss(self, batch: Batch, position: Position) -> Mapping[str, Tensor]:
+        """Return {"loss", "accuracy"}: cross-entropy, and the share of right predictions on the assigned labels."""
+        assert batch.targets is not None
+        logits = self.learners["network"](batch.images).float()
+        loss = F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
+        return {"loss": loss, "accuracy": (logits.argmax(dim=1) == batch.targets).float().mean()}
+
+    def before_update(self, t: int) -> None:
+        """Called before the first micro-batch of update `t` = 0, 1, ..., T - 1: remove dead units where it is time."""
+        if t % self.surgery.every == 0 and t >= self.surgery.start:
+            self.remove_dead(t=t)
+
+    def after_surgery(self) -> None:
+        """Called when parameters have been replaced: by a removal, or by a checkpoint of a smaller network."""
+
+    def remove_dead(self, *, t: int, final: bool = False) -> int:
+        """Remove the units that are dead now and return how many are gone; with surgery.enabled=false, count them.
+
+        final: test on `death.final_num_samples` images instead of `death.num_samples`, and record how many units the
+        smaller test would have taken wrongly, and how many predictions the removal changes.
+        """
+        report = self._find_dead(self.death.num_samples)
+        if not self.surgery.enabled:
+            self._count(report)
+            return 0
+        if not final:
+            return self.prune(report.dead, reason="dead", t=t, constants=report.constants)
+        few, most = self._sample_count(self.death.num_samples), self._sample_count(self.death.final_num_samples)
+        by_few = report
+        if most != few:
+            report = self._find_dead(self.death.final_num_samples)
+        wrong = sum(
+            int((by_few.dead[name] & ~dead & ~self.surgeon.idle[name]).sum())
+            for name, dead in report.dead.items()
+            if name not in self.surgery.exclude
+        )
+        facts = {"samples": float(most), "samples_before": float(few), "wrongly_dead": float(wrong)}
+        removed = 0
+        if self._is_news(report.dead):
+            before = self._classes()
+            removed = self.prune(report.dead, reason="final", t=t, constants=report.constants)
+            facts |= {f"disagree_{split}": value for split, value in self._disagreement(before).items()}
+            self.record.events[-1] |= facts
+        self._counted |= {f"pruning/final/{name}": value for name, value in facts.items()}
+        return removed
+
+    def prune(
+        self,
+        dead: Mapping[str, Tensor],
+        *,
+        reason: str,
+        t: int,
+        constants: Mapping[str, Tensor] | None = None,
+    ) -> int:
+        """Remove units, record the event, and return how many are gone. dead, constants: see `Surgeon.remove`.
+
+        Nothing happens if these units are known to be dead already. Raises `NumericalError` if none would be left
+        before the classifier.
+        """
+        if not self._is_news(dead):
+            return 0
+        self._refuse_collapse(dead, t)
+        images = next(iter(self.death_batches(self.death.num_samples)))
+        before = self._logits(images)
+        started = time.perf_counter()
+        removed = self.learners["network"].remove(dead, constants=constants)
+        self.after_surgery()
+        self._seconds["surgery"] += time.perf_counter() - started
+        change = float((self._logits(images) - before).abs().max())
+        self.record.note(t=t, epoch=self._epoch, reason=reason, removed=removed, logit_change=change)
+        return removed
+
+    def death_batches(self, num_samples: int | None, *, share: bool = False) -> Iterator[Tensor]:
+        """Yield training images without augmentation, float [B, C, H, W]: always the same samples, chosen by the seed.
+
+        num_samples: None = all. share: give each rank its own batches of them.
+        """
+        data, runtime = self.context.data, self.context.runtime
+        indices, count = data.train_indices, self._sample_count(num_samples)
+        if count < len(indices):
+            chosen = rng.permutation(rng.fold(self.context.seed, "death"), len(indices))[:count]
+            indices = indices[chosen.sort().values]
+        size = min(self.death.batch_size, count)
+        if share:
+            batches = indices.split(size)[runtime.rank :: runtime.world_size]
+            if not batches:
+                return
+            indices = torch.cat(batches)
+        loader = data.loader(
+            indices,
+            batch_size=size,
+            views=(TEST_VIEW,),
+            purpose="death",
+            labelled=False,
+            shuffle=False,
+            shard=False,
+        )
+        for batch in loader.epoch(0):
+            yield batch.images
+
+    def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
+        """Return the metrics of pruning beside the diagnostics; after the last epoch, check and remove first."""
+        if stage == self.stages()[-1] and epoch + 1 == stage.epochs:
+            self._epoch = epoch
+            self.remove_dead(t=self.learners["network"].updates, final=True)
+        seconds = {f"time/{name}_seconds": value for name, value in self._seconds.items()}
+        self._seconds = dict.fromkeys(self._seconds, 0.0)
+        return {**super().end_epoch(stage, epoch), **self.record.metrics(), **self._counted, **seconds}
+
+    def finish(self, folder: Path) -> dict[str, Path]:
+        """Write pruning.json, all events of the run, and figures/live_units.png."""
+        from robustlab.pruning.figures import EVENTS_FILE, live_units_figure
+
+        self.record.save(folder / EVENTS_FILE, total_updates=self.total_updates)
+        picture = folder / "figures" / "live_units.png"
+        live_units_figure(self.record.events, picture, total_updates=self.total_updates)
+        return {"live_units": picture}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the record, and what was counted without removal."""
+        return {"record": self.record.state_dict(), "ever_dead": self._ever_dead, "counted": self._counted}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave, after the learner has its smaller network back."""
+        self.record.load_state_dict(state["record"])
+        self._ever_dead, self._counted = dict(state["ever_dead"]), dict(state["counted"])
+        self.after_surgery()
+
+    def _sample_count(self, num_samples: int | None) -> int:
+        available = len(self.context.data.train_indices)
+        return available if num_samples is None else min(num_samples, available)
+
+    def _find_dead(self, num_samples: int | None) -> DeathReport:
+        chosen, runtime = self.death, self.context.runtime
+        if self.surgery.fold_constants:
+            chosen = replace(chosen, mode="saturated_const", fold_mean=True)
+        started = time.perf_counter()
+        # Ranks share long checks only: with statistics of BatchNorm of their own they should each see all samples.
+        # In train mode they must do equal numbers of passes, as synchronised statistics are waited for.
+        share = num_samples != chosen.num_samples and not chosen.require_train_dead
+        batches = self.death_batches(num_samples, share=share)
+        report = find_dead(self.learners["network"].network, self.units, batches, settings=chosen, runtime=runtime)
+        self._seconds["check"] += time.perf_counter() - started
+        return report
+
+    def _count(self, report: DeathReport) -> None:
+        """Take in dead units that stay: their share, and the share of those ever found dead that are dead now."""
+        for name, dead in report.dead.items():
+            self._ever_dead[name] = self._ever_dead.get(name, torch.zeros_like(dead)) | dead
+        now, ever = (sum(int(mask.sum()) for mask in masks.values()) for masks in (report.dead, self._ever_dead))
+        self._counted = {"pruning/dead_share": now / self.units.total}
+        if ever:
+            self._counted["pruning/dead_overlap"] = now / ever
+
+    def _is_news(self, dead: Mapping[str, Tensor]) -> bool:
+        """Return whether `dead` differs from what counts as dead already."""
+        idle, excluded = self.surgeon.idle, self.surgery.exclude
+        return any(not torch.equal(mask.cpu(), idle[name]) for name, mask in dead.items() if name not in excluded)
+
+    def _refuse_collapse(self, dead: Mapping[str, Tensor], t: int) -> None:
+        read = [one.name for one in self.units.sets if any(reader.module == "classifier" for reader in one.readers)]
+        if read and all(bool(dead.get(name, self.surgeon.idle[name]).all()) for name in read):
+            raise NumericalError(
+                f"all units that feed the classifier are dead at update {t} ({', '.join(read)}): the network gives one "
+                f"answer to every image; {self.advice}, and run the command again"
+            )
+
+    @torch.no_grad()
+    def _logits(self, images: Tensor) -> Tensor:
+        """Return the logits of the network that is trained, in eval mode and float32."""
+        return self.learners["network"].network.eval().forward(images).float()
+
+    @torch.no_grad()
+    def _classes(self) -> dict[str, Tensor]:
+        """Return what the network predicts on the images of the final check and on the test split."""
+        network = self.learners["network"].inference_network.eval()
+        test = self.context.data.evaluation("test", self.death.batch_size).epoch(0)
+        images = {
+            "train": self.death_batches(self.death.final_num_samples, share=True),
+            "test": (batch.images for batch in test),
+        }
+        with self.context.runtime.autocast():
+            return {
+                split: torch.cat([network.forward(one).argmax(dim=1) for one in batches] or [torch.zeros(0)])
+                for split, batches in images.items()
+            }
+
+    def _disagreement(self, before: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the share of predictions that differ from `before`, over all ranks."""
+        found = {}
+        for split, classes in self._classes().items():
+            counts = torch.tensor([float((classes != before[split]).sum()), float(len(classes))])
+            different, count = self.context.runtime.mean_over_ranks(counts.to(classes.device)).tolist()
+            found[split] = different / count
+        return found

@@ -1,0 +1,207 @@
+"""Which units are dead: silent on every sample and position of a set of images (DemP, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from robustlab.engine.runtime import Runtime
+from robustlab.errors import ConfigError
+from robustlab.pruning.units import Units, UnitSet
+
+MODES = ("auto", "exact", "eps", "sum", "saturated_const")
+
+
+@dataclass(frozen=True)
+class DeathSettings:
+    """What counts as dead, and on which samples that is tested.
+
+    mode: "exact": the largest |output| over all samples and positions is 0. "eps": it is at most `eps`. "sum": the
+    output summed over a minibatch is at most `eps` in every minibatch (the authors' rule; for activations with a
+    negative lobe this is no silence, and removal changes the function). "saturated_const": the output varies by at most
+    `eps`. "auto": exact for ReLU, sum for all others. num_samples: training images of the checks during training;
+    final_num_samples: of the last one, null = all. batch_size: of the minibatches. require_train_dead: dead under the
+    statistics of the minibatch, too, not only under running ones. fold_mean: units that "sum" and "saturated_const"
+    remove leave their mean or constant output in what reads them.
+    """
+
+    mode: Literal["auto", "exact", "eps", "sum", "saturated_const"] = "auto"
+    eps: float = 0.0
+    num_samples: int = 2048
+    batch_size: int = 512
+    final_num_samples: int | None = None
+    require_train_dead: bool = False
+    fold_mean: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigError(f"method.death.mode is {self.mode!r}; it must be one of {', '.join(MODES)}")
+        if self.eps < 0:
+            raise ConfigError(f"method.death.eps is {self.eps}; it must be 0 or positive")
+        sizes = {"num_samples": self.num_samples, "batch_size": self.batch_size}
+        for name, value in {**sizes, "final_num_samples": self.final_num_samples or 1}.items():
+            if value < 1:
+                raise ConfigError(f"method.death.{name} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class DeathReport:
+    """What a check found. dead: bool [current width], on the CPU, by name of the set.
+
+    constants: float32 [current width], on the CPU: what the units of a set put out on average, of the sets where
+    removed units are to leave that behind.
+    """
+
+    dead: dict[str, Tensor]
+    constants: dict[str, Tensor]
+
+
+@torch.no_grad()
+def find_dead(
+    network: nn.Module, units: Units, batches: Iterable[Tensor], *, settings: DeathSettings, runtime: Runtime
+) -> DeathReport:
+    """Return the units that are dead on `batches` of images, float [B, C, H, W], in eval mode.
+
+    Outputs are taken after the activation, for a block's output after the sum and its activation. Under several ranks
+    each may pass its own batches: a unit is dead if it is on all of them, and every rank gets the same answer. Waits
+    for the device once, at the end. Training flags, buffers and the global random generator stay as they were.
+    """
+    rules = {one.name: _rule(network, units, one, settings.mode) for one in units.sets}
+    passes = [False, True] if settings.require_train_dead else [False]
+    watches = {training: {one.name: _Watch(network, one, rules[one.name]) for one in units.sets} for training in passes}
+    count = 0
+    with _undisturbed(network, runtime.device) as restore_buffers:
+        for images in batches:
+            for training in passes:
+                network.train(training)
+                with runtime.autocast(), _hooks(network, units, watches[training]):
+                    network.forward(images)  # the raw forward: a compiled one does not call the hooks
+                if training:
+                    restore_buffers()
+            count += 1
+    found = _reduced([watches[training][one.name] for training in passes for one in units.sets], count, runtime)
+    dead: dict[str, Tensor] = {}
+    constants: dict[str, Tensor] = {}
+    for index, one in enumerate(units.sets):
+        rule, (largest, mean) = rules[one.name], found[index]
+        dead[one.name] = _is_dead(rule, largest, settings)
+        if settings.require_train_dead:
+            dead[one.name] &= _is_dead(rule, found[len(units.sets) + index][0], settings)
+        if settings.fold_mean and rule in ("sum", "constant") and _can_fold(units, one):
+            constants[one.name] = (largest[0] - largest[1]) / 2 if rule == "constant" else mean
+    return DeathReport(dead, constants)
+
+
+def _rule(network: nn.Module, units: Units, one: UnitSet, mode: str) -> str:
+    """Return how a set is tested: "silent", "sum" or "constant"."""
+    if mode == "auto":
+        rectified = all(isinstance(network.get_submodule(path), nn.ReLU) for path in one.activations)
+        return "silent" if rectified else "sum"
+    if mode == "saturated_const":  # a constant that a skip carries on has nowhere to go: there only zeros are removed
+        return "constant" if _can_fold(units, one) else "silent"
+    return "sum" if mode == "sum" else "silent"
+
+
+def _can_fold(units: Units, one: UnitSet) -> bool:
+    return len(one.activations) == 1 and all(skip.source != one.name for skip in units.skips)
+
+
+def _is_dead(rule: str, largest: Tensor, settings: DeathSettings) -> Tensor:
+    """Judge by the rows of `_Watch.largest`; NaN is not dead."""
+    value = largest.sum(dim=0) if rule == "constant" else largest[0]
+    return value <= (0.0 if settings.mode in ("auto", "exact") else settings.eps)
+
+
+class _Watch:
+    """What the outputs of one set have been so far.
+
+    largest: float32 [2, width], running maxima: of |a| ("silent"), of the sum over a minibatch ("sum"), of a and -a
+    ("constant"); the second row serves the last alone. total: float32 [width], the sum of all outputs per unit; count:
+    how many they are.
+    """
+
+    def __init__(self, network: nn.Module, one: UnitSet, rule: str) -> None:
+        modules = [network.get_submodule(path) for path in one.writers]
+        weight = next(module.weight for module in modules if isinstance(module.weight, Tensor))
+        # Channels are axis 1 of feature maps; tokens, also those in rows and columns, come from a linear layer.
+        self.axis = -1 if any(isinstance(module, nn.Linear) for module in modules) else 1
+        self.rule, self.name, self.calls = rule, one.name, 0
+        self.largest = torch.full((2, len(weight)), -torch.inf, device=weight.device)
+        self.total = torch.zeros(len(weight), device=weight.device)
+        self.count = torch.zeros(1, device=weight.device)
+
+    def __call__(self, module: nn.Module, _: object, output: Tensor) -> None:
+        """Take in the outputs of a call: float [N, C], [N, C, H, W] or, with the channels last, of tokens."""
+        axis = self.axis % output.dim()
+        others = [dim for dim in range(output.dim()) if dim != axis]
+        self.calls += 1
+        if self.rule == "silent":
+            high = output.amax(others)
+            rows = [high if isinstance(module, nn.ReLU) else torch.maximum(high, -output.amin(others))]
+        elif self.rule == "constant":
+            rows = [output.amax(others), -output.amin(others)]
+        else:
+            rows = [output.sum(others, dtype=torch.float32)]
+            self.total += rows[0]
+            self.count += output.numel() // output.shape[axis]
+        for index, row in enumerate(rows):
+            self.largest[index] = torch.maximum(self.largest[index], row.float())
+
+
+def _reduced(watches: list[_Watch], batches: int, runtime: Runtime) -> list[tuple[Tensor, Tensor]]:
+    """Return (largest, mean) of each watch over all ranks, on the CPU."""
+    silent = [watch.name for watch in watches if batches and not watch.calls]
+    assert not silent, f"no activation of {silent} was called: the network's units() names the wrong modules"
+    maxima = torch.cat([watch.largest.flatten() for watch in watches])
+    sums = torch.cat([torch.cat([watch.total, watch.count]) for watch in watches])
+    if runtime.world_size > 1:
+        dist.all_reduce(maxima, op=dist.ReduceOp.MAX)
+        dist.all_reduce(sums)
+    values = torch.cat([maxima, sums]).cpu()
+    maxima, sums = values[: len(maxima)], values[len(maxima) :]
+    found = []
+    for watch in watches:
+        width = len(watch.total)
+        largest, maxima = maxima[: 2 * width].view(2, width), maxima[2 * width :]
+        total, count, sums = sums[:width], sums[width], sums[width + 1 :]
+        assert largest[0].isneginf().sum() == 0, "a check needs at least one batch"
+        found.append((largest, total / count.clamp(min=1)))
+    return found
+
+
+@contextmanager
+def _hooks(network: nn.Module, units: Units, watches: Mapping[str, _Watch]) -> Iterator[None]:
+    handles = [
+        network.get_submodule(path).register_forward_hook(watches[one.name])
+        for one in units.sets
+        for path in one.activations
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _undisturbed(network: nn.Module, device: torch.device) -> Iterator:
+    """Leave training flags, buffers and the global generator as they were; yields a call that restores the buffers."""
+    flags = {module: module.training for module in network.modules()}
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+
+    def restore() -> None:
+        for name, buffer in network.named_buffers():
+            buffer.copy_(buffers[name])
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            yield restore
+        finally:
+            for module, training in flags.items():
+                module.training = training

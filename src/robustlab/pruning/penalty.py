@@ -1,0 +1,120 @@
+"""The penalty that drives units to death, as a gradient: lambda * dR/dp for the parameters it is meant for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from robustlab.errors import ConfigError
+from robustlab.pruning.schedule import KINDS as SCHEDULES
+from robustlab.pruning.schedule import Schedule, span_in_updates
+from robustlab.pruning.units import Units
+
+KINDS = ("l1", "l2", "pos_l1", "pos_l2")
+TARGETS = ("all", "no_scale", "no_norm_no_bias", "scale_only", "offset_only", "norm_params", "unit_weights")
+
+
+@dataclass(frozen=True)
+class PenaltySettings:
+    """R, its strength, and the parameters it is taken over (DemP, section 2.2).
+
+    kind: "l1" is the sum of |p|, "l2" half the sum of p^2; "pos_l1" and "pos_l2" are the same of max(p, 0). target:
+    "scale_only" is the gamma of every norm, those of shortcuts included; "offset_only" the beta; "norm_params" both;
+    "all" every parameter; "no_scale" all but the gammas; "no_norm_no_bias" all but norms and biases; "unit_weights"
+    weights and biases of the layers that write the units that can be removed (in a transformer fc1). peak, schedule,
+    span, hard_off, parts: of lambda, see `Schedule`; a span up to 1 is a share of the run, above 1 it counts updates.
+    """
+
+    kind: Literal["l1", "l2", "pos_l1", "pos_l2"] = "l1"
+    target: Literal[
+        "all", "no_scale", "no_norm_no_bias", "scale_only", "offset_only", "norm_params", "unit_weights"
+    ] = "scale_only"
+    peak: float = 0.02
+    schedule: Literal["one_cycle", "constant", "cosine", "warmup", "step"] = "one_cycle"
+    span: float = 1.0
+    hard_off: bool = False
+    parts: int = 4
+
+    def __post_init__(self) -> None:
+        for name, choices in (("kind", KINDS), ("target", TARGETS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"method.reg.{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}"
+                )
+        for name, least in (("peak", 0), ("parts", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"method.reg.{name} is {getattr(self, name)}; it must be at least {least}")
+
+    def strength(self, total: int) -> Schedule:
+        """Return lambda as a function of the update, for a run of `total` updates."""
+        return Schedule(
+            self.schedule, self.peak, span_in_updates(self.span, total, key="reg.span"), self.hard_off, self.parts
+        )
+
+
+def norms(network: nn.Module) -> list[nn.Module]:
+    """Return the normalisation layers of a network, in order: BatchNorm, LayerNorm, GroupNorm, and timm's own."""
+    kinds = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+    found = [one for one in network.modules() if isinstance(one, kinds) or type(one).__name__.endswith("Norm")]
+    return [one for one in found if isinstance(getattr(one, "weight", None), nn.Parameter)]
+
+
+def targeted(network: nn.Module, units: Units, target: str) -> list[nn.Parameter]:
+    """Return the trainable parameters that a target means, in the network's order.
+
+    Raises `ConfigError` where there are none, e.g. "scale_only" in a network without norms.
+    """
+    scales = {id(norm.weight) for norm in norms(network)}
+    offsets = {id(getattr(norm, "bias", None)) for norm in norms(network)}
+    biases = {id(getattr(module, "bias", None)) for module in network.modules()}
+    every = {id(parameter) for parameter in network.parameters()}
+    writers = [network.get_submodule(path) for one in units.sets for path in one.writers]
+    written = {id(parameter) for module in writers for parameter in module.parameters(recurse=False)}
+    chosen = {
+        "all": every,
+        "no_scale": every - scales,
+        "no_norm_no_bias": every - scales - offsets - biases,
+        "scale_only": scales,
+        "offset_only": offsets,
+        "norm_params": scales | offsets,
+        "unit_weights": written - scales - offsets,
+    }[target]
+    found = [one for one in network.parameters() if id(one) in chosen and one.requires_grad]
+    if not found:
+        raise ConfigError(
+            f"method.reg.target={target}: the network has no such parameters; without norms, use method.reg.target=all"
+        )
+    return found
+
+
+@torch.no_grad()
+def penalty(parameters: Sequence[nn.Parameter], kind: str) -> Tensor:
+    """Return R of the parameters: float32 [], on their device."""
+    values = torch.cat([parameter.flatten() for parameter in parameters]).float()
+    if kind.startswith("pos"):
+        values = values.clamp_min(0)
+    return values.abs().sum() if kind.endswith("l1") else values.square().sum() / 2
+
+
+@torch.no_grad()
+def add_gradient(parameters: Sequence[nn.Parameter], kind: str, strength: float) -> None:
+    """Add strength * dR/dp to each parameter's gradient: what a term of the loss would do, without a graph.
+
+    dR/dp is sign(p) for "l1", p for "l2", and for the others the same of max(p, 0).
+    """
+    gradients: list[Tensor] = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    directions: list[Tensor] = [parameter.detach() for parameter in parameters]
+    if kind.startswith("pos"):
+        directions = list(torch._foreach_clamp_min(directions, 0.0))  # pyright: ignore[reportPrivateImportUsage]
+    if kind.endswith("l1"):
+        directions = list(torch._foreach_sign(directions))  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_add_(gradients, directions, alpha=strength)  # pyright: ignore[reportPrivateImportUsage]
