@@ -117,7 +117,7 @@ class Trainer:
     max_steps: AtLeastOne | None
     deterministic: bool
     sync_batchnorm: bool
-    selection: list[Literal["last", "mean_last10", "best_noisy_val", "best_test"]]
+    selection: list[Literal["last", "mean_last10", "best_noisy_val", "avg", "ig", "hg", "best_test"]]
     checkpoint: Checkpoint
 
 

@@ -42,8 +42,13 @@ class TaskSpec:
     @property
     def group_names(self) -> tuple[str, ...]:
         """Name of each group, "<class>-<attribute>", in the order of g; a "/" in a name becomes "_"."""
-        classes = self.class_names or tuple(map(str, range(self.num_classes)))
-        return tuple(f"{y}-{a}".replace("/", "_") for y in classes for a in self.attribute_names)
+        return tuple(f"{y}-{a}".replace("/", "_") for y in self.label_names for a in self.attribute_names)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Name of each class as used in names of metrics: without "/", and its number where it has no name."""
+        names = self.class_names or tuple(map(str, range(self.num_classes)))
+        return tuple(name.replace("/", "_") for name in names)
 
 
 class LazyImages(Protocol):

@@ -1,16 +1,20 @@
-"""Evaluation of a method on a named split."""
+"""Evaluation of a method: overall on a named split, and by class, group and inferred group where those are known."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from robustlab.data.loader import Loader
+from robustlab.data.module import Data
 from robustlab.engine.runtime import Runtime
 from robustlab.methods.base import Method
+from robustlab.metrics import groups
 
 if TYPE_CHECKING:
     from torchmetrics import MeanMetric, MetricCollection
@@ -26,12 +30,106 @@ def _metrics(num_classes: int, device: torch.device) -> MetricCollection:
     return MetricCollection(dict(collection)).to(device)
 
 
+class Outcomes:
+    """Which samples of a split `predict` got right; tensors stay on the device until `gathered`."""
+
+    def __init__(self) -> None:
+        self._index: list[Tensor] = []
+        self._correct: list[Tensor] = []
+
+    def add(self, index: Tensor, correct: Tensor) -> None:
+        """Take one batch. index: int64 [B], stable indices. correct: bool [B]."""
+        self._index.append(index)
+        self._correct.append(correct)
+
+    def gathered(self, runtime: Runtime) -> Tensor:
+        """Return float64 [n] on the CPU, in the order of the index: 0 or 1, or the mean over ranks that differ.
+
+        Each rank may have evaluated all samples or its share; all ranks must ask.
+        """
+        own = torch.cat(self._index).cpu(), torch.cat(self._correct).cpu()
+        index, correct = (torch.cat(parts) for parts in zip(*runtime.gather(own), strict=True))
+        seen, place = index.unique(return_inverse=True)
+        right = torch.zeros(len(seen), dtype=torch.float64).index_add(0, place, correct.double())
+        return right / torch.bincount(place)
+
+
+def evaluate_splits(
+    method: Method, data: Data, *, batch_size: int, runtime: Runtime, by_class: bool = False
+) -> dict[str, float]:
+    """Return the metrics of all splits that the data set wants evaluated, and what it derives from them.
+
+    Beside what `evaluate` returns: where attributes are known, the accuracies of groups and classes and their
+    summaries; where the method has surrogate groups, `<split>/inferred_worst`; in both cases and `by_class`,
+    `<split>/worst_class` and `<split>/balanced_accuracy`.
+    """
+    measured: dict[str, float] = {}
+    for split in data.evaluation_splits:
+        attributes, concepts = data.attributes(split), method.surrogate_groups(split)
+        outcomes = Outcomes() if by_class or attributes is not None or concepts is not None else None
+        loader = data.evaluation(split, batch_size)
+        measured |= evaluate(method, loader, split, runtime=runtime, outcomes=outcomes)
+        if outcomes is None:
+            continue
+        correct, labels = outcomes.gathered(runtime), data.labels(split)
+        values = _by_class(correct, labels, data, names=attributes is not None)
+        if attributes is not None:
+            values |= _by_group(correct, labels, attributes, data)
+        if concepts is not None:
+            assert len(concepts) == len(labels), f"{len(concepts)} rows of concepts for {len(labels)} {split} samples"
+            least = groups.inferred_worst(
+                correct,
+                labels,
+                concepts.cpu(),
+                num_classes=data.task.num_classes,
+                min_count=method.surrogate_min_count,
+            )
+            values |= {} if least is None else {"inferred_worst": least}
+        measured |= {f"{split}/{name}": value for name, value in values.items()}
+    return measured | data.derived_metrics(measured)
+
+
+def _by_class(correct: Tensor, labels: Tensor, data: Data, *, names: bool) -> dict[str, float]:
+    found = groups.accuracy_by_group(correct, labels, num_groups=data.task.num_classes)
+    values = {
+        "worst_class": float(found.accuracy[groups.worst(found)]),
+        "balanced_accuracy": groups.balanced_average(found),
+    }
+    return values | (_named("class", data.task.label_names, found) if names else {})
+
+
+def _by_group(correct: Tensor, labels: Tensor, attributes: Tensor, data: Data) -> dict[str, float]:
+    task = data.task
+    index = groups.group_of(labels, attributes, num_attributes=task.num_attributes)
+    found = groups.accuracy_by_group(correct, index, num_groups=task.num_groups)
+    worst = groups.worst(found)
+    accuracy, count = float(found.accuracy[worst]), int(found.counts[worst])
+    low, high = groups.wilson_interval(accuracy, count)
+    values = {
+        "balanced_group_avg": groups.balanced_average(found),
+        "worst_group": accuracy,
+        "worst_group_low": low,
+        "worst_group_high": high,
+    }
+    weights = data.group_counts("train")
+    if weights is not None and bool(weights[found.present].any()):
+        values["adjusted_avg"] = groups.weighted_average(found, weights)
+    return values | _named("group", task.group_names, found)
+
+
+def _named(kind: str, names: Sequence[str], found: groups.GroupAccuracies) -> dict[str, float]:
+    rows = zip(names, found.accuracy.tolist(), found.present.tolist(), strict=True)
+    return {f"{kind}/{name}": accuracy for name, accuracy, present in rows if present}
+
+
 @torch.inference_mode()
-def evaluate(method: Method, loader: Loader, split: str, *, runtime: Runtime) -> dict[str, float]:
+def evaluate(
+    method: Method, loader: Loader, split: str, *, runtime: Runtime, outcomes: Outcomes | None = None
+) -> dict[str, float]:
     """Return `<split>/accuracy`, `<split>/loss` and, for each named prediction, `<split>/<name>/accuracy` and loss.
 
     Accuracies are fractions in [0, 1]; losses are mean cross-entropies in nats. `loader` may hold this rank's share of
-    the split: torchmetrics sums over ranks.
+    the split: torchmetrics sums over ranks. outcomes: takes which samples the prediction named "" got right.
     """
     from torchmetrics import MeanMetric  # imports torchvision and more: not before the first step
 
@@ -49,6 +147,8 @@ def evaluate(method: Method, loader: Loader, split: str, *, runtime: Runtime) ->
             logits = logits.float()
             metrics[name].update(logits, batch.targets)
             losses[name].update(F.cross_entropy(logits, batch.targets, reduction="none"))
+            if outcomes is not None and name == "":
+                outcomes.add(batch.index, logits.argmax(dim=1) == batch.targets)
     values: dict[str, float] = {}
     for name, collection in metrics.items():
         prefix = f"{split}/{name}/" if name else f"{split}/"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from robustlab.engine.evaluate import evaluate
+from robustlab.engine.evaluate import evaluate_splits
 from robustlab.engine.session import Session, save
 from robustlab.methods.base import Method, Position, Stage
 
@@ -114,11 +114,14 @@ def _finish_epoch(session: Session, stage: Stage, seconds: float, samples_per_se
         values["diagnostics/noise_rate"] = session.data.true_noise_rate
     values |= dict(method.end_epoch(stage, cursor.epoch))
     last = cursor.epoch + 1 == stage.epochs or session.reached_max_steps
-    if (cursor.epoch + 1) % settings.evaluate_every == 0 or last:
-        measured: dict[str, float] = {}
-        for split in ("val", "test") if len(session.data.val_indices) else ("test",):
-            loader = session.data.evaluation(split, settings.eval_batch_size)
-            measured |= evaluate(method, loader, split, runtime=session.runtime)
+    if stage.evaluated and ((cursor.epoch + 1) % settings.evaluate_every == 0 or last):
+        measured = evaluate_splits(
+            method,
+            session.data,
+            batch_size=settings.eval_batch_size,
+            runtime=session.runtime,
+            by_class="ig" in settings.selection,
+        )
         before = sum(earlier.epochs for earlier in list(method.stages())[: cursor.stage])
         session.selection.update(before + cursor.epoch, measured, lambda: _weights(method))
         values |= measured

@@ -9,9 +9,21 @@ RULES = {
     "last": "the last epoch",
     "mean_last10": "mean over the last 10 evaluations",
     "best_noisy_val": "the epoch with the best accuracy on a validation split with noisy labels",
+    "avg": "the epoch with the best average accuracy on the validation split",
+    "ig": "the epoch with the best worst inferred group (without concepts: worst class) on the validation split",
+    "hg": "oracle: the epoch with the best worst group on the validation split, which takes its group labels",
     "best_test": "oracle: the epoch with the best test accuracy, chosen on the test set",
 }
-_CRITERIA = {"best_noisy_val": "val/accuracy", "best_test": "test/accuracy"}
+_CRITERIA = {
+    "best_noisy_val": ("val/accuracy",),
+    "avg": ("val/accuracy",),
+    "ig": ("val/inferred_worst", "val/worst_class"),
+    "hg": ("val/worst_group",),
+    "best_test": ("test/accuracy",),
+}
+"""The metric that each rule maximises: the first of these that was measured."""
+_TIE_BREAKS = {"ig": "val/accuracy", "hg": "val/accuracy"}
+"""What decides between epochs with the same value, which few samples give often; else the first epoch stays."""
 
 
 class Selection:
@@ -32,14 +44,11 @@ class Selection:
     def update(self, epoch: int, metrics: Mapping[str, float], snapshot: Callable[[], dict[str, Any]]) -> None:
         """Take the metrics of an evaluation; a NaN is never the best."""
         self._recent = [*self._recent, {"epoch": epoch, **metrics}][-10:]
-        for rule in self.rules:
-            criterion = _CRITERIA.get(rule)
-            if criterion is None or criterion not in metrics:
-                continue
-            best = self._best.get(rule)
-            if metrics[criterion] == metrics[criterion] and (best is None or metrics[criterion] > best[criterion]):
-                self._best[rule] = {"epoch": epoch, **metrics}
-                self.snapshots[rule] = snapshot()
+        better = [rule for rule in self.rules if _is_better(rule, metrics, self._best.get(rule))]
+        weights = snapshot() if better else {}
+        for rule in better:
+            self._best[rule] = {"epoch": epoch, **metrics}
+            self.snapshots[rule] = weights
 
     def results(self) -> dict[str, dict[str, float]]:
         """Return the metrics that each rule selects; rules without an evaluation to choose from are absent."""
@@ -62,3 +71,16 @@ class Selection:
         """Take back what `state_dict` gave."""
         self._recent = [dict(row) for row in state["recent"]]
         self._best = {rule: dict(row) for rule, row in state["best"].items()}
+
+
+def _is_better(rule: str, metrics: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
+    """Whether `rule` prefers these metrics to the best so far."""
+    criterion = next((name for name in _CRITERIA.get(rule, ()) if name in metrics), None)
+    if criterion is None or metrics[criterion] != metrics[criterion]:
+        return False
+    if best is None or criterion not in best:
+        return True
+    tie_break = _TIE_BREAKS.get(rule)
+    if metrics[criterion] == best[criterion] and tie_break is not None:
+        return metrics[tie_break] > best[tie_break]
+    return metrics[criterion] > best[criterion]
