@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from robustlab.engine.runtime import Runtime, average_gradients
 from robustlab.errors import ConfigError
+from robustlab.pruning.surgery import Surgeon
+from robustlab.pruning.units import Units
 
 
 class Learner:
@@ -55,6 +57,8 @@ class Learner:
         """Called before each update: gradients are accumulated, unscaled and averaged over ranks, not yet clipped."""
         self.on_update: Callable[[], None] | None = None
         """Called after the optimizer's step, before the moving average takes the weights."""
+        self.surgeon: Surgeon | None = None
+        """Takes units out of the network, the optimizer's state and the moving average, once it is attached."""
 
     def __call__(self, images: Tensor, **options: Any) -> Any:
         """Run the network in its current mode."""
@@ -112,6 +116,8 @@ class Learner:
             self.scaler.update()
         else:
             self.optimizer.step()
+        if self.surgeon is not None and self.updates == 0:  # an optimizer has no state before
+            self.surgeon.check_optimizer()
         if self.on_update is not None:
             self.on_update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -129,6 +135,38 @@ class Learner:
         """Return whether no weight is NaN or infinite; one synchronisation with the device."""
         return bool(torch.stack([weight.detach().isfinite().all() for weight in self.network.parameters()]).all())
 
+    def attach_surgeon(
+        self, units: Units, *, min_width: int = 1, round_to: int = 1, exclude: Sequence[str] = ()
+    ) -> Surgeon:
+        """Prepare the removal of units from network, optimizer and moving average; see `Surgeon` for the arguments."""
+        assert self.surgeon is None, "two surgeons would not know of each other's removals"
+        self.surgeon = Surgeon(
+            self.network,
+            units,
+            optimizer=self.optimizer,
+            copies=[] if self.ema is None else [self.ema.module],
+            min_width=min_width,
+            round_to=round_to,
+            exclude=exclude,
+        )
+        return self.surgeon
+
+    def remove(self, dead: Mapping[str, Tensor], *, constants: Mapping[str, Tensor] | None = None) -> int:
+        """Remove units as `Surgeon.remove` does; return how many are gone. Only between updates."""
+        assert self.surgeon is not None, "attach_surgeon() comes first"
+        assert self.pending == 0, "accumulated gradients wait for an update of the units as they are"
+        removed = self.surgeon.remove(dead, constants=constants)
+        if removed:
+            self._forget_shapes()
+        return removed
+
+    def _forget_shapes(self) -> None:
+        """Drop what was compiled and allocated for layers as they were."""
+        if self.runtime.compile:  # else the limit of recompilations is soon hit, and all falls back to eager silently
+            torch.compiler.reset()
+        if self.runtime.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def load_buffers(self, buffers: Mapping[str, Tensor]) -> None:
         """Put back what `network.named_buffers()` gave, in the moving average, too."""
         for network in [self.network] if self.ema is None else [self.network, self.ema.module]:
@@ -143,12 +181,16 @@ class Learner:
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "ema": self.ema.state_dict() if self.ema is not None else None,
+            "units": self.surgeon.state_dict() if self.surgeon is not None else None,
             "updates": self.updates,
             "epochs": self.epochs,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Take back what `state_dict` gave; a surgeon first cuts everything to the units that were left then."""
+        if self.surgeon is not None:
+            self.surgeon.load_state_dict(state["units"])
+            self._forget_shapes()
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name in ("scheduler", "scaler", "ema"):
