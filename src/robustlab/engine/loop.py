@@ -125,7 +125,7 @@ def _finish_epoch(session: Session, stage: Stage, seconds: float, samples_per_se
         before = sum(earlier.epochs for earlier in list(method.stages())[: cursor.stage])
         session.selection.update(before + cursor.epoch, measured, lambda: _weights(method))
         values |= measured
-    session.final |= values
+    session.final |= {name: value for name, value in values.items() if not name.startswith("time/")}
     timing = {"time/epoch_seconds": seconds, "time/samples_per_second": samples_per_second}
     session.trackers.log(
         {**values, **timing}, stage=stage.name, epoch=cursor.epoch, step=cursor.global_step, split="epoch"
@@ -135,10 +135,17 @@ def _finish_epoch(session: Session, stage: Stage, seconds: float, samples_per_se
 
 
 def _weights(method: Method) -> dict[str, Any]:
-    """Return host copies of the weights that a method predicts with."""
-    return {
+    """Return host copies of the weights that a method predicts with, by learner.
+
+    Where units were removed, "units" says which are left (`Surgeon.state_dict` by learner): a network is cut to them
+    before it takes the weights.
+    """
+    weights: dict[str, Any] = {
         name: {
             key: value.detach().to("cpu", copy=True) for key, value in learner.inference_network.state_dict().items()
         }
         for name, learner in method.learners.items()
     }
+    surgeons = {name: one.surgeon for name, one in method.learners.items() if one.surgeon is not None}
+    units = {name: surgeon.state_dict() for name, surgeon in surgeons.items() if surgeon.removed}
+    return {**weights, "units": units} if units else weights
