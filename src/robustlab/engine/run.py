@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from robustlab.engine.folder import locked, prepare_folder, read_json, read_resu
 from robustlab.engine.loop import fit
 from robustlab.engine.record import reproducibility_record
 from robustlab.engine.runtime import Runtime
+from robustlab.engine.selection import rules_for
 from robustlab.engine.session import Session, Settings, restore
 from robustlab.engine.signals import StopFlag
 from robustlab.errors import EXIT_PREEMPTED, ConfigError
 from robustlab.tracking.base import Trackers
-from robustlab.tracking.console import say, shell_line, warn
+from robustlab.tracking.console import make_console, say, shell_line, warn
+from robustlab.tracking.groups import group_record, print_group_table
 from robustlab.tracking.progress import Progress
 from robustlab.tracking.summary import print_summary
 
@@ -115,6 +118,9 @@ def _train(
             "or start anew with resume=false"
         )
     data = build_data(cfg, runtime)
+    groups = group_record(data)
+    if groups is not None and state is None and runtime.is_main:
+        print_group_table(groups, make_console(sys.stderr))
     method = build_method(cfg, data, runtime)
     resolved = _resolved(cfg)
     if runtime.is_main:
@@ -142,7 +148,7 @@ def _train(
                 trackers=trackers,
                 progress=progress,
                 checkpoints=checkpoints,
-                settings=_settings(cfg),
+                settings=_settings(cfg, data),
                 stop=stop,
                 identity=identity,
             )
@@ -156,6 +162,7 @@ def _train(
             say(f"stopped by {signal} after step {step}, saved; the same command goes on from there")
             return Outcome(None, folder, exit_code)
         results = _results(cfg, session, identity["run_name"], group)
+        results |= {} if groups is None else {"groups": groups}
         trackers.summary({f"{rule}/{name}": v for rule, row in results["selection"].items() for name, v in row.items()})
         if runtime.is_main:
             for picture, path in method.finish(folder).items():
@@ -173,14 +180,14 @@ def _epochs(session: Session) -> int:
     return sum(stage.epochs for stage in list(session.method.stages())[: cursor.stage]) + cursor.epoch
 
 
-def _settings(cfg: DictConfig) -> Settings:
+def _settings(cfg: DictConfig, data: Data) -> Settings:
     trainer = cfg.trainer
     return Settings(
         eval_batch_size=trainer.eval_batch_size,
         log_every=trainer.log_every,
         evaluate_every=trainer.evaluate_every,
         max_steps=trainer.max_steps,
-        selection=list(dict.fromkeys([*trainer.selection, *(["best_noisy_val"] if cfg.dataset.val_fraction else [])])),
+        selection=rules_for(data, trainer.selection),
         checkpoint_seconds=trainer.checkpoint.every_seconds,
         checkpoint_steps=trainer.checkpoint.every_steps,
     )
@@ -212,6 +219,7 @@ def _write_descriptions(
 
 def _results(cfg: DictConfig, session: Session, name: str, group: str | None) -> dict[str, Any]:
     networks = session.method.learners.values()
+    derived = list(session.data.derived_metrics(session.final))
     return {
         "finished": True,
         "run_name": name,
@@ -227,6 +235,7 @@ def _results(cfg: DictConfig, session: Session, name: str, group: str | None) ->
         "seconds": round(session.cursor.seconds, 3),
         "selection": session.selection.results(),
         "final": session.final,
+        **({"derived": derived} if derived else {}),
         "group": group,
         "tags": list(cfg.tags),
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from robustlab.data.module import Data
+from robustlab.errors import ConfigError
+
 RULES = {
     "last": "the last epoch",
     "mean_last10": "mean over the last 10 evaluations",
@@ -24,6 +27,28 @@ _CRITERIA = {
 """The metric that each rule maximises: the first of these that was measured."""
 _TIE_BREAKS = {"ig": "val/accuracy", "hg": "val/accuracy"}
 """What decides between epochs with the same value, which few samples give often; else the first epoch stays."""
+
+
+def rules_for(data: Data, configured: Sequence[str]) -> list[str]:
+    """Return the rules of the configuration, and those that the validation split of the data set allows.
+
+    A share of the training split adds `best_noisy_val`; a validation split of the data set's own, or one with
+    attributes, adds `avg` and `ig`, and attributes add `hg`. Raises ConfigError for a rule that has nothing to go by.
+    """
+    there, grouped = "val" in data.evaluation_splits, False
+    if there:
+        grouped = data.attributes("val") is not None
+    chosen = [rule for rule in configured if rule in ("avg", "ig", "hg")]
+    if chosen and not there:
+        raise ConfigError(
+            f"trainer.selection: {', '.join(chosen)} need a validation split, which this data set does not have; set "
+            "dataset.val_fraction, e.g. to 0.1"
+        )
+    if "hg" in chosen and not grouped:
+        raise ConfigError("trainer.selection: hg needs group labels, which this data set does not have; use ig or avg")
+    share = len(data.val_indices) > 0
+    added = [*(["best_noisy_val"] if share else []), *(["avg", "ig"] if there and (grouped or not share) else [])]
+    return list(dict.fromkeys([*configured, *added, *(["hg"] if grouped else [])]))
 
 
 class Selection:
@@ -57,7 +82,7 @@ class Selection:
             if rule == "last" and self._recent:
                 results[rule] = dict(self._recent[-1])
             elif rule == "mean_last10" and self._recent:
-                names = [name for name in self._recent[-1] if name != "epoch"]
+                names = [n for n in self._recent[-1] if n != "epoch" and all(n in row for row in self._recent)]
                 results[rule] = {n: sum(row[n] for row in self._recent) / len(self._recent) for n in names}
             elif rule in self._best:
                 results[rule] = dict(self._best[rule])

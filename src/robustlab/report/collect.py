@@ -14,6 +14,7 @@ import yaml
 
 from robustlab.config.resolvers import NOT_IDENTITY, NOT_IDENTITY_NESTED
 from robustlab.errors import ConfigError
+from robustlab.report.groups import group_notes
 from robustlab.report.statistics import Estimate, estimate
 from robustlab.tracking.jsonl import decode_number
 
@@ -124,6 +125,7 @@ def collect(root: Path, *, metric: str = "test/accuracy", rule: str = "last") ->
         names = sorted({name for run in runs for name in run.results["selection"].get(rule, {}) if name != "epoch"})
         have = f"with this rule there are {', '.join(names)}" if names else "choose another rule"
         raise ConfigError(f"no finished run in {root} has {metric} under the rule {rule}; {have}")
+    report.notes += group_notes(metric, [run.results for entry in report.entries for run in entry.group.runs.values()])
     if without:
         report.notes.append(f"{_count(without, 'finished run')} without {metric} under the rule {rule}: not shown")
     if unfinished:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from robustlab.errors import ConfigError
+from robustlab.metrics.names import is_group_accuracy
 from robustlab.report.collect import Group, Run, find_runs, group_runs
 from robustlab.tracking.jsonl import decode_number
 from robustlab.tracking.summary import METHOD_NAMES
@@ -54,7 +55,8 @@ def plot_curves(root: Path, out: Path, *, metric: str = "test/accuracy") -> None
             panels.setdefault(group.setting, []).append((group, curves[0][:length, 0], values))
     if not panels:
         raise ConfigError(f"no finished run below {root} has the metric {metric}; see a run's metrics.jsonl for names")
-    scale, unit = (100.0, ", %") if metric.rsplit("/", 1)[-1].startswith("accuracy") else (1.0, "")
+    share = metric.rsplit("/", 1)[-1].startswith("accuracy") or is_group_accuracy(metric)
+    scale, unit = (100.0, ", %") if share else (1.0, "")
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.6), squeeze=False, layout="constrained")
     for axis, (setting, lines) in zip(axes[0], panels.items(), strict=True):
         for number, (group, epochs, values) in enumerate(lines):

@@ -11,13 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from robustlab.metrics.names import is_group_accuracy
 from robustlab.report.collect import Entry, Report
 from robustlab.tracking.console import make_console
-from robustlab.tracking.summary import RULE_NAMES
+from robustlab.tracking.summary import RULE_NAMES, is_oracle
 
 FORMATS = ("terminal", "markdown", "csv")
 CSV_COLUMNS = (
-    "method", "variant", "dataset", "noise", "model", "metric", "rule", "mean", "std", "n", "seeds", "run_name",
+    "method", "variant", "dataset", "noise", "model", "metric", "rule", "oracle", "mean", "std", "n", "seeds",
+    "run_name",
 )  # fmt: skip
 
 
@@ -31,7 +33,7 @@ def caption(report: Report) -> str:
 def is_fraction(metric: str) -> bool:
     """Whether a metric is a share, shown in per cent: accuracies and the memorisation diagnostics."""
     last = metric.rsplit("/", 1)[-1]
-    return last.endswith("accuracy") or last.startswith(("memorised", "corrected"))
+    return last.endswith("accuracy") or last.startswith(("memorised", "corrected")) or is_group_accuracy(metric)
 
 
 def cell(entry: Entry, metric: str) -> str:
@@ -89,6 +91,7 @@ def to_csv(report: Report) -> str:
         seeds = " ".join(map(str, entry.seeds))
         writer.writerow([
             group.method, group.variant, *group.setting, report.metric, report.rule,
+            "yes" if is_oracle(report.rule) else "no",
             repr(numbers.mean), spread, numbers.count, seeds, group.run_name,
         ])  # fmt: skip
     return text.getvalue()

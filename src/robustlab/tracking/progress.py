@@ -174,6 +174,7 @@ SHOWN: dict[str, Callable[[float], str]] = {
     "train/loss": lambda value: f"loss {value:.3f}",
     "val/accuracy": lambda value: f"val {percent(value)}",
     "test/accuracy": lambda value: f"test {percent(value)}",
+    "test/worst_group": lambda value: f"worst group {percent(value)}",
     "time/samples_per_second": lambda value: f"{value:,.0f} images/s",
 }
 """What is shown of a run's metrics, in this order."""

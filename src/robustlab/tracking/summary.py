@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,19 @@ from rich.table import Table
 from rich.text import Text
 
 from robustlab.tracking.console import duration, make_console, percent, shell_line
+from robustlab.tracking.groups import group_rows, measured_splits, worst_group
 from robustlab.tracking.jsonl import decode_number
 
 RULE_NAMES = {
     "last": "last epoch",
     "mean_last10": "mean of the last 10 evaluations",
     "best_noisy_val": "best on the noisy validation split",
+    "avg": "best average on the validation split",
+    "ig": "best worst inferred group (without concepts: class) on the validation split",
+    "hg": "oracle: best worst group on the validation split",
     "best_test": "oracle: best epoch chosen on the test set",
 }
-"""Selection rules in words; the one that looks at the test set says so wherever it is shown."""
+"""Selection rules in words; those that look at the test set or at group labels say so wherever they are shown."""
 METHOD_NAMES = {
     "erm": "cross-entropy",
     "crosssplit": "CrossSplit",
@@ -51,7 +55,7 @@ def print_summary(
         console: where to print; default the standard output, without a terminal as plain text.
     """
     console = console or make_console()
-    parts = [_accuracies(results, baseline), _labels(results), _rules(results)]
+    parts = [_accuracies(results, baseline), *_groups(results, baseline), _labels(results), _rules(results)]
     title = f"{_method(results)} on {results['dataset']}{_noise(results)}, {results['model']}, seed {results['seed']}"
     facts = f"{results['epochs']} epochs in {duration(results['seconds'])}, {results['parameters']:,} parameters"
     shown = Group(*[line for part in parts if part is not None for line in (part, Text())][:-1])
@@ -66,9 +70,12 @@ def print_summary(
         console.print(f"[dim]{label:18}[/]{escape(text)}", soft_wrap=True)  # whole lines, so that they can be copied
 
 
-def _accuracies(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> RenderableType:
-    """Test accuracy at the last epoch: the method, its parts, the baseline and the difference in points."""
-    last = results["selection"].get("last") or results["final"]
+def _accuracies(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> RenderableType | None:
+    """Accuracy at the last epoch: the method, its parts, the baseline and the difference in points; other test splits.
+
+    None for a run that did not train a classifier.
+    """
+    last = _last(results)
     table = _table("Test accuracy, last epoch", "")
     accuracy = _number(last, "test/accuracy")
     parts = {match[1]: name for name in last if (match := re.fullmatch(r"test/(.+)/accuracy", name))}
@@ -79,15 +86,37 @@ def _accuracies(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) 
         value = _number(last, name)
         if value is not None:
             table.add_row(f"  {re.sub(r'(?<=[a-z])(?=[0-9])', ' ', part)} alone", percent(value))
+    others = [f"{split}/accuracy" for split in measured_splits(last) if split != "test"]
+    for name in [*others, *results.get("derived", ())]:
+        value = _number(last, name)
+        if value is not None:
+            table.add_row(f"  {name.removesuffix('/accuracy')}", percent(value))
     if baseline is not None:
-        other = _number(baseline["selection"].get("last") or baseline["final"], "test/accuracy")
+        other = _number(_last(baseline), "test/accuracy")
         if other is not None:
             table.add_row(f"{_method(baseline)}, same data and epochs", percent(other))
             if accuracy is not None:
                 points = 100 * (accuracy - other)
                 word = "ahead" if points >= 0 else "behind"
                 table.add_row(f"{_method(results)} is {word} by", Text(f"{abs(points):.1f} points", "bold"))
-    return table
+    return table if table.row_count > 1 else None
+
+
+def _groups(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> Iterator[RenderableType]:
+    """Averages and worst group at the last epoch, of every test split whose groups are known."""
+    for split in measured_splits(_last(results)):
+        rows = group_rows(results, _last(results), split)
+        if not rows:
+            continue
+        table = _table(f"Groups of the {split} split, last epoch", "")
+        for label, value in rows[:-1]:
+            table.add_row(f"  {label}", value)
+        label, value = rows[-1]
+        table.add_row(Text(f"  {label}", "bold"), Text(value, "bold green"))
+        if baseline is not None:
+            for label, value in group_rows(baseline, _last(baseline), split)[-1:]:
+                table.add_row(f"  {_method(baseline)}, {label}", value)
+        yield table
 
 
 def _labels(results: Mapping[str, Any]) -> RenderableType | None:
@@ -111,7 +140,7 @@ def _labels(results: Mapping[str, Any]) -> RenderableType | None:
 
 
 def _rules(results: Mapping[str, Any]) -> RenderableType | None:
-    """Test accuracy by selection rule, the oracle labelled as one; None if there is only the last epoch."""
+    """Test accuracy (and worst group) by selection rule, oracles labelled; None if there is only the last epoch."""
     rows = [(rule, row) for rule, row in results["selection"].items() if _number(row, "test/accuracy") is not None]
     if len(rows) < 2:
         return None
@@ -119,10 +148,23 @@ def _rules(results: Mapping[str, Any]) -> RenderableType | None:
     for rule, row in rows:
         accuracy = _number(row, "test/accuracy")
         assert accuracy is not None
-        epoch = f", epoch {int(row['epoch']) + 1}" if rule.startswith("best") and "epoch" in row else ""
-        style = "dim" if rule == "best_test" else ""
-        table.add_row(Text(f"  {RULE_NAMES.get(rule, rule)}{epoch}", style), Text(percent(accuracy), style))
+        name = RULE_NAMES.get(rule, rule)
+        chosen = rule not in ("last", "mean_last10") and "epoch" in row
+        epoch = f", epoch {int(row['epoch']) + 1}" if chosen else ""
+        style = "dim" if is_oracle(rule) else ""
+        worst = worst_group(results, row, "test")
+        value = percent(accuracy) if worst is None else f"{percent(accuracy)}, worst group {percent(worst[1])}"
+        table.add_row(Text(f"  {name}{epoch}", style), Text(value, style))
     return table
+
+
+def is_oracle(rule: str) -> bool:
+    """Whether a selection rule uses what an honest user would not have: the test set, or group labels."""
+    return RULE_NAMES.get(rule, "").startswith("oracle")
+
+
+def _last(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    return results["selection"].get("last") or results["final"]
 
 
 def _next_steps(run_dir: Path, command: str) -> list[tuple[str, str]]:
