@@ -212,4 +212,4 @@ def accuracy(method: Method, name: str = "", split: str = "test") -> float:
 
 def without_labels_of(data: Data, indices: Tensor, value: int) -> None:
     """Poison the labels that loaders of `data` serve for `indices`."""
-    data._labels["train"][indices] = value
+    data._parts.labels["train"][indices] = value

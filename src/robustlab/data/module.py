@@ -14,27 +14,29 @@ from torch import Tensor
 from robustlab import rng
 from robustlab.data import labels as label_files
 from robustlab.data.augment import Pipeline, Transform
-from robustlab.data.base import DataSource, LazyImages, Split, TaskSpec, check_attributes, check_labels
-from robustlab.data.feed import Feed, Renderer, ResidentFeed, View
+from robustlab.data.base import DataSource, Split, TaskSpec, check_labels
+from robustlab.data.decode import Decode
+from robustlab.data.feed import View
 from robustlab.data.fingerprint import fingerprint
 from robustlab.data.loader import Loader
 from robustlab.data.noise import NoiseModel
 from robustlab.data.order import Order, WeightedOrder
 from robustlab.data.partition import balanced_subset, stratified_share
-from robustlab.data.streaming import Decode, StreamingFeed, TensorImages, decode_all
+from robustlab.data.parts import Parts
 from robustlab.errors import ConfigError, DataError
+from robustlab.metrics.groups import group_of
 
 if TYPE_CHECKING:
     from robustlab.methods.base import Method
 
 TEST_VIEW = "test"
-"""The view without augmentation; every data set has it."""
+"""The view without augmentation: the images as they are, or what dataset.views.test makes of them, e.g. a crop."""
 
 
 class Data:
     """What methods and the engine see of a data set. The training split keeps its full, stable index range 0..N-1.
 
-    task: the data set's `TaskSpec`. num_train: N. clean: int64 [N], the true labels, None where they are not known.
+    task: the data set's `TaskSpec`, with the image_shape of the test view, which networks see. num_train: N. clean: int64 [N], the true labels, None where they are not known.
     assigned: int64 [N], the labels to train on. is_noisy: bool [N], assigned != clean, or None. train_indices,
     val_indices: int64, sorted, disjoint; the latter empty where the source has a validation split of its own. All of
     these lie on the CPU. provides: what the source provides, and "groups" where training samples have attributes.
@@ -68,22 +70,27 @@ class Data:
         same for every seed. storage: "resident" (on the device) or "streaming" (decoded by `workers` processes, 0 =
         this one, cropped by `decode`; a batch may take `timeout` seconds). Raises ConfigError, DataError.
         """
-        _check(storage, workers, decode, val_fraction)
+        if not 0.0 <= val_fraction < 1.0:
+            raise ConfigError(f"dataset.val_fraction={val_fraction} lies outside [0, 1)")
         if val_fraction and "val" in source.splits:
             raise ConfigError(
                 f"this data set has a validation split of its own; set dataset.val_fraction=0, not {val_fraction}"
             )
-        self.task: TaskSpec = source.task
+        self._parts = Parts(
+            source,
+            storage=storage,
+            workers=workers,
+            decode=decode,
+            timeout=timeout,
+            device=torch.device(device),
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        )
+        self._views = {name: View(name, Pipeline(list(transforms))) for name, transforms in (views or {}).items()}
+        self._views.setdefault(TEST_VIEW, View(TEST_VIEW, Pipeline([])))
+        self.task: TaskSpec = replace(source.task, image_shape=_served_shape(source.task, self._views[TEST_VIEW]))
         self.provides = frozenset(source.provides)
         self._source, self._seed = source, seed
-        self._device, self._rank, self._world_size = torch.device(device), rank, world_size
-        self._storage, self._workers, self._decode, self._timeout = storage, workers, dict(decode or {}), timeout
-        self._renderer = Renderer(self.task, torch.channels_last if channels_last else torch.contiguous_format)
-        self._views = {name: View(name, Pipeline(list(transforms))) for name, transforms in (views or {}).items()}
-        self._views[TEST_VIEW] = View(TEST_VIEW, Pipeline([]))
-        self._feeds: dict[str, Feed] = {}
-        self._labels: dict[str, Tensor] = {}
-        self._attributes: dict[str, Tensor] = {}
+        self._rank, self._world_size = rank, world_size
 
         split = source.split("train")
         given = split.labels.to(torch.int64).clone()
@@ -97,8 +104,8 @@ class Data:
         kept = balanced_subset(given, subset, num_classes=self.task.num_classes)
         held_out = stratified_share(self.assigned[kept], val_fraction)
         self.train_indices, self.val_indices = kept[~held_out], kept[held_out]
-        self._add("train", replace(split, labels=self.assigned))
-        if "train" in self._attributes:
+        self._parts.add("train", replace(split, labels=self.assigned))
+        if "train" in self._parts.attributes:
             self.provides |= {"groups"}
         there = {*source.splits, *(["val"] if len(self.val_indices) else [])}
         self.evaluation_splits = tuple(name for name in source.evaluated if name in there)
@@ -158,11 +165,11 @@ class Data:
         self._check_loader(indices, batch_size, views, shuffle)
         settings = (len(indices), batch_size, self._seed, purpose, shuffle, drop_last)
         return Loader(
-            self._feeds["train"],
+            self._parts.feeds["train"],
             indices,
             order=Order(*settings) if weights is None else WeightedOrder(*settings, weights=weights),
             views=[self._views[name] for name in views],
-            labels=self._labels["train"] if labelled else None,
+            labels=self._parts.labels["train"] if labelled else None,
             rank=self._rank if shard else 0,
             world_size=self._world_size if shard else 1,
         )
@@ -183,11 +190,11 @@ class Data:
             indices = indices[self._rank :: self._world_size]
         self._check_loader(indices, batch_size, (TEST_VIEW,), shuffle=False)
         return Loader(
-            self._feeds[part],
+            self._parts.feeds[part],
             indices,
             order=Order(len(indices), batch_size, self._seed, f"evaluate {split}", shuffle=False),
             views=[self._views[TEST_VIEW]],
-            labels=self._labels[part],
+            labels=self._parts.labels[part],
         )
 
     def attributes(self, split: str) -> Tensor | None:
@@ -196,40 +203,39 @@ class Data:
         For what is measured and shown. What trains asks `groups`, and says so in `Method.requires`.
         """
         part, indices = self._locate(split)
-        return self._attributes[part][indices] if part in self._attributes else None
+        return self._parts.attributes[part][indices] if part in self._parts.attributes else None
 
     def labels(self, split: str) -> Tensor:
         """Return the labels that `evaluation(split)` serves, int64 [n] on the CPU, in its order."""
         part, indices = self._locate(split)
-        return self._labels[part].cpu()[indices]
+        return self._parts.labels[part].cpu()[indices]
 
     def group_counts(self, split: str) -> Tensor | None:
         """Return how many samples of a split each group has, int64 [num_groups]; None where attributes are unknown."""
         attributes = self.attributes(split)
         if attributes is None:
             return None
-        groups = self.labels(split) * self.task.num_attributes + attributes
+        groups = group_of(self.labels(split), attributes, num_attributes=self.task.num_attributes)
         return torch.bincount(groups, minlength=self.task.num_groups)
 
     def train_groups(self, method: Method) -> Tensor:
         """Return the group y * num_attributes + a of the whole training split, y as assigned: int64 [num_train], CPU.
 
-        Raises AssertionError for a method that does not declare in `requires` that it trains on groups.
+        Raises AssertionError for a method that does not declare in `requires` that it is told groups.
         """
-        assert "groups" in method.requires, (
-            f"{type(method).__name__} uses groups; it must declare requires = {'groups'}"
-        )
-        return self.assigned * self.task.num_attributes + self._attributes["train"]
+        _check_declared(method)
+        return group_of(self.assigned, self._parts.attributes["train"], num_attributes=self.task.num_attributes)
 
     def groups(self, split: str, method: Method) -> Tensor:
-        """Return the groups of a split in the order of `evaluation(split)`, int64 [n]; else as `train_groups`."""
-        assert "groups" in method.requires, (
-            f"{type(method).__name__} uses groups; it must declare requires = {'groups'}"
-        )
+        """Return the groups of a split in the order of `evaluation(split)`, int64 [n], CPU; else as `train_groups`.
+
+        Raises ConfigError where this split's attributes are not known.
+        """
+        _check_declared(method)
         attributes = self.attributes(split)
         if attributes is None:
-            raise ConfigError(f"the attributes of the {split} split are not known, on which this method trains")
-        return self.labels(split) * self.task.num_attributes + attributes
+            raise ConfigError(f"the attributes of the {split} split are not known, and this method needs them")
+        return group_of(self.labels(split), attributes, num_attributes=self.task.num_attributes)
 
     def derived_metrics(self, measured: Mapping[str, float]) -> dict[str, float]:
         """Return the data set's own metrics that follow from those of an evaluation."""
@@ -238,25 +244,23 @@ class Data:
     def fingerprint(self, split: str) -> str:
         """Return a hash of which samples a split holds, in order, and of the labels that the data set gives them.
 
-        "train" stands for the whole training split, "val" for the samples that are evaluated. Label noise, seed and
-        subset change nothing.
+        "train" stands for the whole training split, whatever the subset, the validation share and the label noise.
         """
         part, rows = ("train", None) if split == "train" else self._locate(split)
         return fingerprint(self._source.split(part), rows)
 
     def _locate(self, split: str) -> tuple[str, Tensor]:
         """Return the source's split that holds the samples of `split`, read by now, and their places in it."""
-        if split in ("train", "val") and not (split == "val" and "val" in self._source.splits):
-            if split == "val" and not len(self.val_indices):
+        if split == "train":
+            return "train", self.train_indices
+        if split == "val" and "val" not in self._source.splits:
+            if not len(self.val_indices):
                 raise ConfigError(
                     "there is no validation split; set dataset.val_fraction, e.g. dataset.val_fraction=0.1"
                 )
-            return "train", self.train_indices if split == "train" else self.val_indices
-        if split not in self._feeds:
-            found = self._source.split(split)
-            check_labels(found.labels, self.task.num_classes, where=f"the {split} split")
-            self._add(split, found)
-        return split, torch.arange(len(self._labels[split]))
+            return "train", self.val_indices
+        self._parts.read(split)
+        return split, torch.arange(len(self._parts.labels[split]))
 
     def _assign(self, noise: NoiseModel | None, given: Tensor, split: Split) -> Tensor:
         """Return the labels to train on. Raises ConfigError where noise cannot be told from wrong labels."""
@@ -277,34 +281,6 @@ class Data:
             )
         return assigned
 
-    def _add(self, name: str, split: Split) -> None:
-        """Make the images and labels of a split ready to be served."""
-        images: Tensor | LazyImages = split.images
-        if len(images) != len(split.labels):
-            raise DataError(f"the {name} split has {len(images)} images but {len(split.labels)} labels")
-        if self._storage == "streaming":
-            lazy = TensorImages(images) if isinstance(images, Tensor) else images
-            self._feeds[name] = StreamingFeed(
-                lazy,
-                renderer=self._renderer,
-                device=self._device,
-                decode=self._decode,
-                workers=self._workers,
-                timeout=self._timeout,
-            )
-        else:
-            resident = images if isinstance(images, Tensor) else decode_all(images, self.task.image_shape)
-            if tuple(resident.shape[1:]) != tuple(self.task.image_shape) or resident.dtype != torch.uint8:
-                raise DataError(
-                    f"the {name} split holds {resident.dtype} images of shape {tuple(resident.shape[1:])}, "
-                    f"the data set announces uint8 {tuple(self.task.image_shape)}"
-                )
-            self._feeds[name] = ResidentFeed(resident.to(self._device), renderer=self._renderer)
-        self._labels[name] = split.labels.to(self._device, torch.int64)
-        if split.attributes is not None:
-            check_attributes(split.attributes, len(split.labels), self.task, where=f"the {name} split")
-            self._attributes[name] = split.attributes.to("cpu", torch.int64)
-
     def _check_loader(self, indices: Tensor, batch_size: int, views: Sequence[str], shuffle: bool) -> None:
         """Raise ConfigError where a loader could serve nothing, or not what was asked for."""
         unknown = [name for name in views if name not in self._views]
@@ -322,18 +298,20 @@ class Data:
             )
 
 
-def _check(storage: str, workers: int, decode: Mapping[str, Decode] | None, val_fraction: float) -> None:
-    """Raise ConfigError for settings that contradict one another."""
-    if storage not in ("resident", "streaming"):
-        raise ConfigError(f"dataset.storage={storage} is neither resident nor streaming")
-    if storage == "resident" and decode:
+def _served_shape(task: TaskSpec, view: View) -> tuple[int, int, int]:
+    """Return (C, H, W) of an image in the test view. Raises ConfigError for a view that draws at random."""
+    if view.pipeline.draws:
         raise ConfigError(
-            "dataset.decode crops while images are read, which dataset.storage=resident does not do; "
-            "set dataset.decode=null or dataset.storage=streaming"
+            "dataset.views.test must give the same images every time; put what draws at random into dataset.views.weak"
         )
-    if decode and set(decode) != {"train", "eval"}:
-        raise ConfigError(f"dataset.decode needs the entries train and eval, it has {', '.join(sorted(decode))}")
-    if workers < 0:
-        raise ConfigError(f"dataset.workers={workers} is negative; use 0 to decode in the main process")
-    if not 0.0 <= val_fraction < 1.0:
-        raise ConfigError(f"dataset.val_fraction={val_fraction} lies outside [0, 1)")
+    if not view.pipeline.transforms:
+        return task.image_shape
+    served = view.pipeline(torch.zeros((1, *task.image_shape), dtype=torch.uint8), torch.empty((1, 0)))
+    channels, height, width = served.shape[1:]
+    return channels, height, width
+
+
+def _check_declared(method: Method) -> None:
+    """Fail for a method that asks for groups without saying so, which would make it an oracle in disguise."""
+    name = type(method).__name__
+    assert "groups" in method.requires, f"{name} asks for groups but does not have 'groups' in `requires`"
