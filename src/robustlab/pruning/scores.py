@@ -116,15 +116,16 @@ def gates(network: nn.Module, units: Units) -> Iterator[dict[str, Tensor]]:
     found: dict[str, Tensor] = {}
     handles = []
     for one in units.sets:
-        weight = network.get_submodule(one.writers[0]).weight
-        assert isinstance(weight, Tensor)
+        modules = [network.get_submodule(path) for path in one.writers]
+        weight = next(module.weight for module in modules if isinstance(module.weight, Tensor))
         gate = torch.ones(len(weight), dtype=weight.dtype, device=weight.device, requires_grad=True)
         found[one.name] = gate
+        # Channels are axis 1 of feature maps; tokens, which have them last, come from a linear layer.
+        last = any(isinstance(module, nn.Linear) for module in modules)
 
-        def multiply(_: nn.Module, inputs: tuple[Tensor, ...], gate: Tensor = gate) -> tuple[Tensor, ...]:
+        def multiply(_: nn.Module, inputs: tuple[Tensor, ...], gate: Tensor = gate, last: bool = last):
             before, *rest = inputs
-            tokens = before.dim() == 3  # [N, L, C]; else [N, C] or [N, C, H, W]
-            return (before * (gate if tokens else gate.view(-1, *[1] * (before.dim() - 2))), *rest)
+            return (before * (gate if last else gate.view(-1, *[1] * (before.dim() - 2))), *rest)
 
         handles += [network.get_submodule(path).register_forward_pre_hook(multiply) for path in one.activations]
     try:
