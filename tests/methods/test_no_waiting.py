@@ -11,6 +11,8 @@ from robustlab.methods.co_teaching import CoTeaching
 from robustlab.methods.crosssplit import CrossSplit
 from robustlab.methods.elr import ELR
 from robustlab.methods.erm import ERM
+from robustlab.methods.group_norm import GroupNorm
+from robustlab.methods.slimming import NetworkSlimming
 from tests.methods.harness import Options, make_context, make_data
 
 READS = {"item", "tolist", "numpy", "cpu", "__array__", "__bool__", "__float__", "__int__", "__index__", "__contains__"}
@@ -66,6 +68,7 @@ def no_waiting() -> tuple[NoReads, NoSizesFromValues]:
     return reads, NoSizesFromValues(reads.drawn)
 
 
+UNPRUNED = {"prune_at": 1.0, "surgery": {"start": 1000}}
 METHODS = {
     "erm": lambda: ERM(),
     "erm with mixup": lambda: ERM(mixup_alpha=1.0, label_smoothing=0.1),
@@ -81,6 +84,8 @@ METHODS = {
         warmup={"epochs": 1, "data": "full"},  # type: ignore[arg-type]
         jsd={"extrema_scope": "full", "extrema_bn": "as_is"},  # type: ignore[arg-type]
     ),
+    "slimming": lambda: NetworkSlimming(**UNPRUNED),
+    "group_norm": lambda: GroupNorm(**UNPRUNED),
 }
 
 

@@ -34,6 +34,15 @@ METHOD_NAMES = {
     "crosssplit": "CrossSplit",
     "elr": "ELR",
     "co_teaching": "Co-teaching",
+    "random_pruning": "random pruning",
+    "magnitude": "magnitude pruning",
+    "slimming": "network slimming",
+    "snap": "SNAP-S",
+    "crop": "CroP-S",
+    "crop_it": "CroP-it-S",
+    "early_snap": "EarlySNAP-S",
+    "early_crop": "EarlyCroP-S",
+    "group_norm": "GroupNorm",
 }
 
 
