@@ -13,5 +13,5 @@ def is_group_accuracy(metric: str) -> bool:
 
     Beside the summaries these are `<split>/group/<class>-<attribute>`, `<split>/class/<class>` and `<split>/..._gap`.
     """
-    _, *rest = metric.split("/")
-    return rest[:1] in (["group"], ["class"]) or metric.endswith("_gap") or (rest[-1:] or [""])[0] in _SUMMARIES
+    *path, last = metric.split("/")
+    return path[1:] in (["group"], ["class"]) or last.endswith("_gap") or last in _SUMMARIES
