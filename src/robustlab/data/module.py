@@ -36,11 +36,11 @@ TEST_VIEW = "test"
 class Data:
     """What methods and the engine see of a data set. The training split keeps its full, stable index range 0..N-1.
 
-    task: the data set's `TaskSpec`, with the image_shape of the test view, which networks see. num_train: N. clean: int64 [N], the true labels, None where they are not known.
-    assigned: int64 [N], the labels to train on. is_noisy: bool [N], assigned != clean, or None. train_indices,
-    val_indices: int64, sorted, disjoint; the latter empty where the source has a validation split of its own. All of
-    these lie on the CPU. provides: what the source provides, and "groups" where training samples have attributes.
-    evaluation_splits: what is measured at every evaluation.
+    task: the data set's `TaskSpec`, with the image_shape of the test view, which networks see. num_train: N. clean:
+    int64 [N], the true labels, None where they are not known. assigned: int64 [N], the labels to train on. is_noisy:
+    bool [N], assigned != clean, or None. train_indices, val_indices: int64, sorted, disjoint; the latter empty where
+    the source has a validation split of its own. All of these lie on the CPU. provides: what the source provides, and
+    "groups" where training samples have attributes. evaluation_splits: what is measured at every evaluation.
     """
 
     def __init__(
