@@ -93,14 +93,30 @@ class ResizeRandomCrop(Decode):
 class ResizeCenterCrop(Decode):
     """Resize the shorter side, then cut the central window: the usual evaluation crop."""
 
-    def __init__(self, *, resize: int, size: int) -> None:
-        """resize: the shorter side. size: side of the window, at most `resize`."""
+    def __init__(self, *, resize: int, size: int, stretch: bool = False) -> None:
+        """resize: the shorter side (stretch: both sides). size: side of the window, at most `resize`."""
         if not 1 <= size <= resize:
             raise ConfigError(f"ResizeCenterCrop needs 1 <= size <= resize, got size={size}, resize={resize}")
-        self.resize, self.size = resize, size
+        self.resize, self.size, self.stretch = resize, size, stretch
 
     def __call__(self, image: Tensor, u: Tensor) -> Tensor:
         """Return uint8 [C, size, size]."""
-        image = _resize_shorter(image, self.resize)
-        top, left = (round((side - self.size) / 2) for side in image.shape[-2:])
-        return image[:, top : top + self.size, left : left + self.size].contiguous()
+        resized = _resize(image, self.resize, self.resize) if self.stretch else _resize_shorter(image, self.resize)
+        top, left = (round((side - self.size) / 2) for side in resized.shape[-2:])
+        return resized[:, top : top + self.size, left : left + self.size].contiguous()
+
+
+class CenterCropResize(Decode):
+    """Cut the central square, then resize it: the evaluation crop of faces (178 of 178x218, then 224)."""
+
+    def __init__(self, *, crop: int, size: int) -> None:
+        """crop: side of the square, cut down to the image's shorter side. size: side of the result."""
+        if min(crop, size) < 1:
+            raise ConfigError(f"CenterCropResize needs crop >= 1 and size >= 1, got crop={crop}, size={size}")
+        self.crop, self.size = crop, size
+
+    def __call__(self, image: Tensor, u: Tensor) -> Tensor:
+        """Return uint8 [C, size, size]."""
+        side = min(self.crop, *image.shape[-2:])
+        top, left = (round((length - side) / 2) for length in image.shape[-2:])
+        return _resize(image[:, top : top + side, left : left + side], self.size, self.size).contiguous()

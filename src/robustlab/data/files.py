@@ -50,19 +50,21 @@ class FileSource(DataSource):
         mean: Sequence[float],
         std: Sequence[float],
         size: int | None,
+        stretch: bool = False,
         channels: int = 3,
         storage: str = "resident",
         cache_dir: str | None = None,
     ) -> None:
         """root: folder of the data set. mean, std: per channel, of pixels in [0, 1].
 
-        size: side of the training images. Resident: other sizes are cut to a centred square and resized to it; None
-        takes the first image's shape, which all others must have then. Streaming: what the crop in the workers yields.
-        storage: "resident" or "streaming". cache_dir: None decodes into memory every time.
+        size: side of the training images. Resident: other sizes are cut to a centred square and resized to it (stretch:
+        resized without the cut); None takes the first image's shape, which all others must have then. Streaming: what
+        the crop in the workers yields. storage: "resident" or "streaming". cache_dir: None decodes into memory every
+        time.
         """
         self.root = Path(root).expanduser()
         self.mean, self.std, self.channels = tuple(mean), tuple(std), channels
-        self.size, self.storage = size, storage
+        self.size, self.stretch, self.storage = size, stretch, storage
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
         check_source(channels=channels, size=size, storage=storage, mean=self.mean, std=self.std)
 
@@ -88,20 +90,24 @@ class FileSource(DataSource):
             raise DataError(f"{what}: no image found")
         labels = torch.tensor(classes, dtype=torch.int64)
         check_labels(labels, self.task.num_classes, where=what)
-        if self.storage == "streaming":
-            return Split(FileImages(self.root, files, self.channels), labels)
-        return Split(self._resident(name, files, what), labels)
+        streaming = self.storage == "streaming"
+        images = FileImages(self.root, files, self.channels) if streaming else self._resident(name, files, what)
+        return Split(images, labels, names=tuple(files))
 
     def _resident(self, name: str, files: list[str], what: str) -> Tensor:
         """Return all images of a split as one tensor."""
         shape = self.task.image_shape
         path = None
         if self.cache_dir is not None:
-            key = fingerprint(self.root, files, name, shape, self.size)
+            stretch = ("stretch",) if self.stretch else ()
+            key = fingerprint(self.root, files, name, shape, self.size, *stretch)
             path = self.cache_dir / type(self).__name__.lower() / f"{name}-{key}.npy"
         items = ((file, self.root / file) for file in files)
         array = cached_array(
-            path, (len(files), *shape), "uint8", lambda: image_blocks(items, shape, size=self.size, what=what)
+            path,
+            (len(files), *shape),
+            "uint8",
+            lambda: image_blocks(items, shape, size=self.size, what=what, stretch=self.stretch),
         )
         return torch.from_numpy(array)
 

@@ -29,11 +29,13 @@ _BLOCK = 512
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error)
 
 
-def decode_image(where: str, source: bytes | Path | None, *, channels: int, size: int | None = None) -> np.ndarray:
+def decode_image(
+    where: str, source: bytes | Path | None, *, channels: int, size: int | None = None, stretch: bool = False
+) -> np.ndarray:
     """Return one image, uint8 [H, W, channels]; `where` names it in errors.
 
     source: the encoded bytes, or the path of a file. size: cut to a centred square and resize (bilinear, antialiased)
-    to size x size. Raises DataError if the image cannot be read or decoded.
+    to size x size. stretch: resize without the cut. Raises DataError if the image cannot be read or decoded.
     """
     if not source:
         raise DataError(f"{where}: no image bytes")
@@ -44,7 +46,7 @@ def decode_image(where: str, source: bytes | Path | None, *, channels: int, size
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             image = _convert(opened, "L" if channels == 1 else "RGB")
         if size is not None and image.size != (size, size):
-            image = _square(image).resize((size, size), Image.Resampling.BILINEAR)
+            image = (image if stretch else _square(image)).resize((size, size), Image.Resampling.BILINEAR)
         return np.asarray(image).reshape(image.height, image.width, channels)
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: {_reason(error)}") from error
@@ -78,7 +80,12 @@ def _reason(error: BaseException) -> str:
 
 
 def image_blocks(
-    items: Iterable[tuple[str, bytes | Path | None]], shape: tuple[int, int, int], *, size: int | None, what: str
+    items: Iterable[tuple[str, bytes | Path | None]],
+    shape: tuple[int, int, int],
+    *,
+    size: int | None,
+    what: str,
+    stretch: bool = False,
 ) -> Iterator[np.ndarray]:
     """Yield blocks uint8 [b, *shape] of all images, in order. items: (name for messages, bytes or path) of each.
 
@@ -92,7 +99,7 @@ def image_blocks(
     channels, height, width = shape
     for where, source in items:
         try:
-            image = decode_image(where, source, channels=channels, size=size)
+            image = decode_image(where, source, channels=channels, size=size, stretch=stretch)
         except DataError as error:
             bad.append(str(error))
             continue
