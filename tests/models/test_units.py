@@ -188,7 +188,7 @@ def test_nothing_else_reads_a_unit(name):
 
 @ALL
 def test_nothing_else_writes_a_unit(name):
-    """With the writers' rows zero and the skips cut, the activations are zero whatever the image."""
+    """With the writers' rows zero and the skips cut, what norms take in and activations put out is zero."""
     network, images = build(name)
     units = units_of(network)
     for one in units.sets:
@@ -201,6 +201,10 @@ def test_nothing_else_writes_a_unit(name):
         hooks = [
             network.get_submodule(path).register_forward_hook(lambda *given, seen=seen: seen.append(given[-1]))
             for path in one.activations
+        ] + [
+            network.get_submodule(path).register_forward_pre_hook(lambda *given, seen=seen: seen.append(given[-1][0]))
+            for path in one.writers
+            if isinstance(network.get_submodule(path), nn.BatchNorm1d | nn.BatchNorm2d)
         ]
         outputs(network, images)
         for hook in hooks:
