@@ -15,7 +15,7 @@ from robustlab.engine.loop import fit
 from robustlab.engine.session import Session, Settings, restore
 from robustlab.engine.signals import StopFlag
 from robustlab.errors import NumericalError
-from robustlab.methods.base import Method
+from robustlab.methods.base import Method, Stage
 from robustlab.methods.crosssplit import CrossSplit
 from robustlab.methods.elr import ELR
 from robustlab.methods.erm import ERM
@@ -58,7 +58,14 @@ class Hooks:
         self.at_epoch()
 
 
-METHODS = {"erm": ERM, "elr": ELR, "crosssplit": partial(CrossSplit, warmup={"epochs": 1})}
+class Prepared(ERM):
+    """Two epochs in which nothing is to be evaluated, then the usual ones."""
+
+    def stages(self) -> list[Stage]:
+        return [Stage("prepare", 2, evaluated=False), Stage("train", EPOCHS)]
+
+
+METHODS = {"erm": ERM, "elr": ELR, "crosssplit": partial(CrossSplit, warmup={"epochs": 1}), "prepared": Prepared}
 
 
 def session(name: str, folder: Path, rows: list | None = None, learner: dict | None = None, **settings) -> Session:
@@ -118,7 +125,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["erm", "elr", "crosssplit"])
 def test_a_signal_at_any_step_changes_nothing(tmp_path, name, case):
     whole = session(name, tmp_path / "whole", **CASES[case])
     assert run(whole) is None
@@ -203,3 +210,17 @@ def test_the_true_noise_rate_is_logged_with_every_epoch(tmp_path):
     rates = [row["diagnostics/noise_rate"] for row in rows_of(one) if row["split"] == "epoch"]
     assert rates == [one.data.true_noise_rate] * EPOCHS
     assert 0.3 < rates[0] < 0.5
+
+
+def test_stages_without_evaluation_are_neither_measured_nor_selected(tmp_path):
+    one = session("prepared", tmp_path, evaluate_every=2)
+    run(one)
+    measured = {(row["stage"], row["epoch"]) for row in rows_of(one) if "test/accuracy" in row}
+    assert measured == {("train", 1), ("train", 2)}
+    assert {row["stage"] for row in rows_of(one) if row["split"] == "epoch"} == {"prepare", "train"}
+    assert one.selection.results()["last"]["epoch"] == 4
+    cut = session("prepared", tmp_path / "cut", max_steps=9)  # in the second epoch of the first stage
+    run(cut)
+    assert cut.selection.results() == {}
+    assert "test/accuracy" not in cut.final
+    assert cut.cursor.global_step == 9
