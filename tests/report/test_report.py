@@ -14,7 +14,7 @@ from robustlab.errors import ConfigError
 from robustlab.report.collect import collect, differences, find_runs, flat_settings, noise_label
 from robustlab.report.tables import matrix, render
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "report.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def config(seed, **method):
@@ -58,7 +58,12 @@ def runs(tmp_path):
 
 
 def script(capsys, *arguments):
-    spec = importlib.util.spec_from_file_location("report_script", SCRIPT)
+    return script_at("report.py", capsys, *arguments)
+
+
+def script_at(name, capsys, *arguments):
+    """Run a script with these arguments; return its exit code and what it printed and complained of."""
+    spec = importlib.util.spec_from_file_location("script_under_test", SCRIPTS / name)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

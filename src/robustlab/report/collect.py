@@ -62,12 +62,22 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A further column of the table: its heading, its name in a CSV, and whether it holds shares, shown in per cent."""
+
+    heading: str
+    name: str
+    share: bool = True
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One cell of the table."""
+    """One cell of the table, and what is known of the same runs for its further columns."""
 
     group: Group
     estimate: Estimate
     seeds: tuple[int, ...]
+    further: Mapping[Column, Estimate] = field(default_factory=dict)
 
 
 @dataclass
@@ -78,6 +88,7 @@ class Report:
     rule: str
     entries: list[Entry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    columns: Sequence[Column] = ()
 
 
 def find_runs(root: Path) -> tuple[list[Run], list[Path]]:
@@ -204,7 +215,7 @@ def group_runs(runs: Sequence[Run], notes: list[str] | None = None) -> list[Grou
 
 
 def _tell_apart(variants: Sequence[Group], notes: list[str]) -> None:
-    configs = [_read_config(next(iter(group.runs.values())).folder) for group in variants]
+    configs = [read_config(next(iter(group.runs.values())).folder) for group in variants]
     for group, different in zip(variants, differences(configs), strict=True):
         group.variant = group.run_name.rsplit("-", 1)[-1]
         shown = [f"{name}={_short(value)}" for name, value in list(different.items())[:6]]
@@ -225,7 +236,7 @@ def _read_results(folder: Path) -> dict[str, Any] | None:
     return results if isinstance(results["seed"], int) else None
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
     """Return a run's resolved configuration; empty if there is none that can be read."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import re
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from robustlab.metrics.names import is_group_accuracy
 from robustlab.report.collect import Entry, Report
+from robustlab.report.statistics import Estimate
 from robustlab.tracking.console import make_console
 from robustlab.tracking.summary import RULE_NAMES, is_oracle
 
@@ -31,34 +33,67 @@ def caption(report: Report) -> str:
 
 
 def is_fraction(metric: str) -> bool:
-    """Whether a metric is a share, shown in per cent: accuracies and the memorisation diagnostics."""
+    """Whether a metric is a share, shown in per cent: accuracies, sparsities and the memorisation diagnostics."""
     last = metric.rsplit("/", 1)[-1]
-    return last.endswith("accuracy") or last.startswith(("memorised", "corrected")) or is_group_accuracy(metric)
+    return (
+        last.endswith(("accuracy", "sparsity"))
+        or last.startswith(("memorised", "corrected"))
+        or is_group_accuracy(metric)
+    )
 
 
 def cell(entry: Entry, metric: str) -> str:
     """Return an estimate as text, e.g. "93.1 ± 0.4 (3)"."""
-    percent = is_fraction(metric)
+    return f"{_number(entry.estimate, share=is_fraction(metric))} ({entry.estimate.count})"
 
+
+def _number(estimate: Estimate, *, share: bool) -> str:
     def write(value: float) -> str:
         if math.isnan(value):
             return "diverged"
-        return f"{100 * value:.1f}" if percent else f"{value:.4g}"
+        return f"{100 * value:.1f}" if share else f"{value:.4g}"
 
-    spread = entry.estimate.std
+    spread = estimate.std
     plus_minus = "" if spread is None or math.isnan(spread) else f" ± {write(spread)}"
-    return f"{write(entry.estimate.mean)}{plus_minus} ({entry.estimate.count})"
+    return f"{write(estimate.mean)}{plus_minus}"
 
 
 def matrix(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Return the header and rows of methods by settings; whichever there are fewer of makes the columns."""
-    baseline_first = sorted(report.entries, key=lambda entry: (entry.group.method != "erm", entry.group.label))
-    methods = list(dict.fromkeys(entry.group.label for entry in baseline_first))
+    """Return the header and rows of methods by settings; whichever there are fewer of makes the columns.
+
+    A report with further columns has one row per method and setting instead.
+    """
+    if report.columns:
+        return _long(report)
+    methods = list(dict.fromkeys(entry.group.label for entry in sorted(report.entries, key=_baseline_first)))
     settings = sorted({", ".join(entry.group.setting) for entry in report.entries}, key=_natural)
     cells = {(e.group.label, ", ".join(e.group.setting)): cell(e, report.metric) for e in report.entries}
     if len(settings) <= len(methods):
         return ["method", *settings], [[m, *(cells.get((m, s), "") for s in settings)] for m in methods]
     return ["setting", *methods], [[s, *(cells.get((m, s), "") for m in methods)] for s in settings]
+
+
+def _long(report: Report) -> tuple[list[str], list[list[str]]]:
+    one_setting = len({entry.group.setting for entry in report.entries}) == 1
+    headings = [f"{column.heading}, %" if column.share else column.heading for column in report.columns]
+    header = [*(["method"] if one_setting else ["setting", "method"]), report.metric, *headings]
+    rows = []
+
+    def place(entry: Entry) -> tuple[Any, ...]:
+        """Order by setting and method, and the groups of a method by what the first of the further columns says."""
+        first = entry.further.get(report.columns[0])
+        erm, dense, label = _baseline_first(entry)
+        setting = _natural(", ".join(entry.group.setting))
+        return setting, erm, dense, entry.group.method, 0.0 if first is None else first.mean, label
+
+    for entry in sorted(report.entries, key=place):
+        further = [
+            _number(entry.further[column], share=column.share) if column in entry.further else ""
+            for column in report.columns
+        ]
+        setting = [] if one_setting else [", ".join(entry.group.setting)]
+        rows.append([*setting, entry.group.label, cell(entry, report.metric), *further])
+    return header, rows
 
 
 def render(report: Report, layout: str) -> str:
@@ -84,17 +119,24 @@ def to_csv(report: Report) -> str:
     """Return one line per method and setting, numbers in full (accuracies as fractions); `std` empty for one seed."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    writer.writerow([*CSV_COLUMNS, *(name for c in report.columns for name in (c.name, f"{c.name}_std"))])
     for entry in report.entries:
         group, numbers = entry.group, entry.estimate
-        spread = "" if numbers.std is None else repr(numbers.std)
+        mean, spread = _in_full(numbers)
         seeds = " ".join(map(str, entry.seeds))
         writer.writerow([
             group.method, group.variant, *group.setting, report.metric, report.rule,
             "yes" if is_oracle(report.rule) else "no",
-            repr(numbers.mean), spread, numbers.count, seeds, group.run_name,
+            mean, spread, numbers.count, seeds, group.run_name,
+            *(text for column in report.columns for text in _in_full(entry.further.get(column))),
         ])  # fmt: skip
     return text.getvalue()
+
+
+def _in_full(estimate: Estimate | None) -> tuple[str, str]:
+    if estimate is None:
+        return "", ""
+    return repr(estimate.mean), "" if estimate.std is None else repr(estimate.std)
 
 
 def print_terminal(report: Report, console: Console) -> None:
@@ -108,6 +150,10 @@ def print_terminal(report: Report, console: Console) -> None:
     console.print(table)
     for note in report.notes:
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+
+
+def _baseline_first(entry: Entry) -> tuple[bool, bool, str]:
+    return entry.group.method != "erm", entry.group.method != "dense", entry.group.label
 
 
 def _natural(text: str) -> list[tuple[float, str]]:

@@ -1,0 +1,118 @@
+import json
+import re
+
+import matplotlib
+import pytest
+
+from robustlab.errors import ConfigError
+from robustlab.pruning.figures import accuracy_against_sparsity, lines_of, live_units_figure, read_events
+from robustlab.report.collect import find_runs, group_runs
+from tests.report.test_report import config, make_run, script_at
+
+
+def texts(path):
+    """All words in a picture, in the order they were drawn."""
+    return re.findall(r"<text [^>]*>([^<]*)</text>", path.read_text())
+
+
+@pytest.fixture(autouse=True)
+def words_as_words():
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        yield
+
+
+def events(layers):
+    start = {f"stage{index}.conv1": 16 for index in range(layers)}
+    return [{"t": 0, "live": start}, {"t": 50, "live": {name: 16 - n % 3 for n, name in enumerate(start)}}]
+
+
+@pytest.mark.parametrize("layers", [1, 20, 50])
+def test_every_layer_is_in_the_legend_with_its_units(tmp_path, layers):
+    path = tmp_path / "figures" / "live_units.svg"
+    live_units_figure(events(layers), path, total_updates=100)
+    labels = [text for text in texts(path) if " to " in text]
+    end = events(layers)[-1]["live"]
+    assert labels[0] == f"all  {16 * layers} to {sum(end.values())}"
+    assert labels[1:] == [f"{name}  16 to {count}" for name, count in reversed(end.items())]
+    assert "100" in texts(path)
+
+
+def test_a_run_that_removed_nothing_has_a_figure(tmp_path):
+    live_units_figure(events(2)[:1], tmp_path / "live_units.png")
+    assert (tmp_path / "live_units.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "not finished, or its method removes no units"),
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"events": []}', "is damaged"),
+        ('{"events": [{"t": 0}]}', "is damaged"),
+        ('{"events": [{"t": 0, "live": {"a": 1}}, {"t": 1, "live": {"b": 1}}]}', "do not have the same layers"),
+    ],
+)
+def test_events_that_cannot_be_read(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "pruning.json").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_events(tmp_path)
+
+
+def pruned(root, method, digest, seed, sparsity, accuracy, *, peak=0.0, optimizer="sgd"):
+    settings = config(seed, name=method, peak=peak) | {"optimizer": {"name": optimizer, "lr": 0.1}}
+    final = {"pruning/neuron_sparsity": sparsity, "pruning/weight_sparsity": sparsity**2}
+    return make_run(root, method, digest, seed, accuracy, config=settings, final=final)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    root = tmp_path / "outputs"
+    for number, (sparsity, accuracy) in enumerate([(0.2, 0.95), (0.5, 0.93), (0.8, 0.85)]):
+        for seed in (0, 1):
+            pruned(root, "demp", f"0000000{number}", seed, sparsity + 0.01 * seed, accuracy - 0.01 * seed, peak=number)
+    pruned(root, "demp", "aaaaaaaa", 0, 0.3, 0.94, optimizer="adamw")
+    make_run(root, "dense", "bbbbbbbb", 0, 0.96, config=config(0) | {"optimizer": {"name": "sgd", "lr": 0.1}})
+    return root
+
+
+def test_a_line_joins_what_differs_in_the_method_alone(sweep):
+    lines = lines_of(group_runs(find_runs(sweep)[0]))
+    assert [(line.method, line.suffix, len(line.groups)) for line in lines] == [
+        ("demp", "optimizer sgd", 3),
+        ("demp", "optimizer adamw", 1),
+        ("dense", "", 1),
+    ]
+
+
+@pytest.mark.parametrize("sparsity", ["neuron", "weight"])
+def test_accuracy_against_sparsity(sweep, tmp_path, sparsity):
+    accuracy_against_sparsity(group_runs(find_runs(sweep)[0]), tmp_path / "a.svg", sparsity=sparsity)
+    found = texts(tmp_path / "a.svg")
+    assert f"{sparsity} sparsity, %" in found
+    assert "test/accuracy, %" in found
+    assert sum(text.endswith(("(optimizer sgd)", "(optimizer adamw)")) for text in found) == 2
+    assert any(text.lower().startswith("dense") for text in found)
+
+
+def test_nothing_to_draw_is_said(tmp_path):
+    make_run(tmp_path, "erm")
+    with pytest.raises(ConfigError, match=r"no finished run has pruning/neuron_sparsity .* method=demp"):
+        accuracy_against_sparsity(group_runs(find_runs(tmp_path)[0]), tmp_path / "a.png")
+
+
+def test_the_script(sweep, tmp_path, capsys):
+    out = tmp_path / "picture.png"
+    assert script_at("plot.py", capsys, sweep, "--kind", "sparsity", "--out", out)[:2] == (0, f"{out}\n")
+    runs = sorted(sweep.glob("demp-*/seed0"))
+    code, _, err = script_at("plot.py", capsys, runs[0], "--kind", "units", "--out", out)
+    assert (code, "removes no units" in err) == (2, True)
+    for run in runs[:2]:
+        (run / "pruning.json").write_text(json.dumps({"events": events(3), "total_updates": 100}))
+    code, _, err = script_at("plot.py", capsys, sweep, "--kind", "units", "--out", out)
+    assert code == 2
+    assert "holds 2 runs that prune; give the folder of one" in err
+    out.unlink()
+    assert script_at("plot.py", capsys, runs[0], "--kind", "units", "--out", out)[0] == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
