@@ -90,7 +90,15 @@ class Checkpoints:
 
 
 def read_checked(path: Path) -> dict[str, Any]:
-    """Load a checkpoint onto the CPU. Raises RunFolderError if it is damaged, foreign or holds more than plain types.
+    """Load a checkpoint onto the CPU. Raises RunFolderError if it is damaged, foreign or more than plain types."""
+    state = read_tensors(path)
+    if not isinstance(state, dict) or state.get("schema") != SCHEMA_VERSION:
+        raise RunFolderError(f"checkpoint {path} was written by another version of robustlab")
+    return state
+
+
+def read_tensors(path: Path) -> Any:
+    """Load tensors and plain types onto the CPU. Raises RunFolderError if the file is damaged or holds anything else.
 
     torch.load itself does not notice flipped bytes, so the CRC of every record is verified first.
     """
@@ -99,12 +107,9 @@ def read_checked(path: Path) -> dict[str, Any]:
             broken = archive.testzip()
         if broken is not None:
             raise RunFolderError(f"checkpoint {path} is damaged (record {broken} fails its checksum)")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, pickle.UnpicklingError, zipfile.LargeZipFile) as error:
         raise RunFolderError(f"checkpoint {path} cannot be read ({str(error).splitlines()[0][:200]})") from error
-    if not isinstance(state, dict) or state.get("schema") != SCHEMA_VERSION:
-        raise RunFolderError(f"checkpoint {path} was written by another version of robustlab")
-    return state
 
 
 def rng_state() -> dict[str, Any]:

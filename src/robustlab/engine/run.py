@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,7 @@ def _write_descriptions(
     """Write what the run is: resolved config, overrides, versions and hardware, and the labels it trains on."""
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(resolved))))
     write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+    write_json(folder / "task.json", asdict(data.task))  # what a network must be told to be built again
     record = folder / "record.json"  # one entry per start: a requeued job may run on another machine or commit
     mend = "delete it to go on without the record of earlier starts"
     starts = read_json(record, needed=("starts",), mend=mend)["starts"] if record.exists() else []
