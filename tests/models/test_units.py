@@ -5,9 +5,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import ConfigError
 from robustlab.models.bottleneck import resnet50
-from robustlab.models.external import timm_model, torchvision_model
+from robustlab.models.external import timm_model
 from robustlab.models.mlp import mlp
 from robustlab.models.preact_resnet import preact_resnet18, wide_resnet
 from robustlab.models.resnet import cifar_resnet, resnet_small
@@ -226,42 +225,3 @@ def test_flattened_maps_give_each_channel_its_own_columns():
     assert last.readers == (Reader("trunk.dense.0", 4),)
     last = units_of(build("preact_final_norm")[0])["final"]
     assert last.readers == (Reader("classifier", 4), Reader("projection.0", 4))
-
-
-@pytest.mark.parametrize(
-    ("builder", "options", "shared", "inner"),
-    [
-        # A stream counts once a stage: the stem with the first one's, then one a stage.
-        (cifar_resnet, {}, 1_920 + 64 + 128 + 256 + 512, 1_920),
-        (resnet_small, {"widths": [8, 16, 32]}, 112 + 56, 112),
-        # Blocks with a projection read the stream before them; the last stage's joins the raw output.
-        (preact_resnet18, {}, 1_920 + 64 + 128 + 256, 1_920),
-        (preact_resnet18, {"final_bn": True}, 1_920 + 64 + 128 + 256 + 512, 1_920),
-        (mlp, {}, 512, 512),
-    ],
-)
-def test_units_by_residual_mode(builder, options, shared, inner):
-    with torch.device("meta"):
-        units = units_of(builder(num_classes=10, image_shape=RGB, **options))
-    assert units.in_mode("per_block") is units
-    assert units.in_mode("stage_shared").total == shared
-    assert units.in_mode("inner_only").total == inner
-    assert not units.in_mode("stage_shared").skips
-    with pytest.raises(ConfigError, match="per_block, stage_shared, inner_only"):
-        units.in_mode("per_stage")
-
-
-@pytest.mark.parametrize(
-    ("builder", "options", "message"),
-    [
-        (mlp, {"norm": "layer"}, "LayerNorm"),
-        (small_cnn, {"norm": "group"}, "GroupNorm"),
-        (torchvision_model, {"architecture": "resnet18"}, "declares no units"),
-        (timm_model, {"architecture": "resnet10t"}, "declares no units"),
-        (timm_model, {**VIT, "options": {**VIT["options"], "scale_mlp_norm": True}}, "LayerNorm"),
-    ],
-)
-def test_networks_that_cannot_be_pruned_are_refused(builder, options, message):
-    network = builder(num_classes=3, image_shape=RGB, **options)
-    with pytest.raises(ConfigError, match=message):
-        units_of(network)
