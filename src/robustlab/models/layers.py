@@ -15,12 +15,12 @@ class Conv1x1(nn.Conv2d):
     buffer for 2 to 7 input channels (torch 2.15: "corrupted double-linked list"), widths that pruning leaves.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map float [B, in_channels, H, W] to [B, out_channels, ceil(H / stride), ceil(W / stride)]."""
-        if x.device.type != "cpu" or self.stride == (1, 1):
-            return super().forward(x)
+        if input.device.type != "cpu" or self.stride == (1, 1):
+            return super().forward(input)
         rows, columns = self.stride
-        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
+        return F.conv2d(input[:, :, ::rows, ::columns], self.weight)
 
 
 def conv3x3(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
