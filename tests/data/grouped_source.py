@@ -44,3 +44,20 @@ def biased(name: str, labels: Tensor) -> Tensor:
     """Mostly the label in training, unrelated to it elsewhere."""
     place = torch.arange(len(labels))
     return torch.where(place % 7 < 6, labels, 1 - labels) if name == "train" else place // 2 % 2
+
+
+class WithValidation(DataSource):
+    """Another source, whose test split is shared out in turn between "val" and "test"."""
+
+    splits = ("train", "val", "test")
+
+    def __init__(self, source: DataSource) -> None:
+        self.task, self.source, self.provides = source.task, source, source.provides
+
+    def split(self, name: str) -> Split:
+        if name == "train":
+            return self.source.split("train")
+        split = self.source.split("test")
+        assert isinstance(split.images, Tensor)
+        first = 0 if name == "val" else 1
+        return Split(split.images[first::2], split.labels[first::2])
