@@ -31,6 +31,7 @@ from robustlab.errors import ConfigError
 
 TRANSFORMS: list[Transform] = [
     PadCrop(4),
+    PadCrop(4, "reflect"),
     PadCrop(0, size=24),
     Flip(),
     ColorJitter(0.4, 0.4, 0.4, 0.1),
@@ -54,6 +55,15 @@ def pictures(count: int = 64, channels: int = 3, size: int = 32) -> Tensor:
 
 def uniforms(transform: Transform, count: int = 64, key: int = 5) -> Tensor:
     return rng.uniform(key, torch.arange(count), transform.draws)
+
+
+def test_a_mirrored_border_is_that_of_torch():
+    images = pictures(4, size=9)
+    whole = PadCrop(3, "reflect", size=15)(images, torch.zeros(4, 2))
+    wanted = torch.nn.functional.pad(images.float(), (3, 3, 3, 3), mode="reflect").byte()
+    assert torch.equal(whole, wanted)
+    with pytest.raises(ConfigError, match="mirror"):
+        PadCrop(9, "reflect")(images, torch.zeros(4, 2))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -115,6 +115,16 @@ def test_resize_and_random_crop_reach_every_place() -> None:
     assert crop(torch.zeros(3, 30, 50, dtype=torch.uint8), torch.tensor([0.99, 0.99])).shape == (3, 16, 16)
 
 
+def test_of_two_sides_each_is_taken_by_half_of_the_draws() -> None:
+    crop = ResizeRandomCrop(resize=[16, 32], size=16)
+    image = torch.arange(32, dtype=torch.uint8).repeat_interleave(32).view(1, 32, 32) * 8
+    heights = [
+        int(crop(image, u)[0, 15, 0]) - int(crop(image, u)[0, 0, 0]) for u in rng.uniform(0, torch.arange(200), 3)
+    ]
+    whole = sum(height > 150 for height in heights)  # a window of all rows, not of half of them
+    assert 80 < whole < 120
+
+
 @pytest.mark.parametrize(
     "make",
     [

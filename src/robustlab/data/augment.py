@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from robustlab import rng
 from robustlab.data.jitter import ColorJitter, Erase
 from robustlab.data.policy import AutoAugment, RandAugment, TrivialAugment
 from robustlab.data.resample import CenterCrop, RandomAffine, RandomResizedCrop, Resize
-from robustlab.data.transform import Pipeline, Transform, choose, cut, integers, pad, single_thread
+from robustlab.data.transform import Pipeline, Transform, choose, cut, integers, pad, reflect, single_thread
 from robustlab.errors import ConfigError
 
 __all__ = [
@@ -44,16 +45,32 @@ class PadCrop(Transform):
 
     draws = 2
 
-    def __init__(self, padding: int = 4, fill: int = 0, size: int | None = None) -> None:
-        """padding: pixels on each side. fill: their grey level. size: side of the window; None: the image's size."""
-        if padding < 0 or not 0 <= fill <= 255 or (size is not None and size < 1):
-            raise ConfigError(f"PadCrop needs padding >= 0, fill in 0..255, size >= 1; got {padding}, {fill}, {size}")
+    def __init__(self, padding: int = 4, fill: int | Literal["reflect"] = 0, size: int | None = None) -> None:
+        """padding: pixels on each side. fill: their grey level, or "reflect": the image mirrored at its border.
+
+        size: side of the window; None: the image's size.
+        """
+        grey = fill == "reflect" or (isinstance(fill, int) and 0 <= fill <= 255)
+        if padding < 0 or not grey or (size is not None and size < 1):
+            raise ConfigError(
+                f"PadCrop needs padding >= 0, fill in 0..255 or reflect, size >= 1; got {padding}, {fill}, {size}"
+            )
         self.padding, self.fill, self.size = padding, fill, size
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """Cut rows by u[:, 0] and columns by u[:, 1]. Raises ConfigError where the window is larger than the image."""
+        """Cut rows by u[:, 0] and columns by u[:, 1].
+
+        Raises ConfigError where the window is larger than the image, or the image too small to be mirrored.
+        """
         height, width = self.size or images.shape[2], self.size or images.shape[3]
-        padded = pad(images, self.padding, self.padding, self.fill) if self.padding else images.contiguous()
+        if not self.padding:
+            padded = images.contiguous()
+        elif isinstance(self.fill, int):
+            padded = pad(images, self.padding, self.padding, self.fill)
+        elif self.padding < min(images.shape[2:]):
+            padded = reflect(images, self.padding)
+        else:
+            raise ConfigError(f"PadCrop(padding={self.padding}) cannot mirror images of {tuple(images.shape[2:])}")
         rows, columns = padded.shape[2] - height + 1, padded.shape[3] - width + 1
         if rows < 1 or columns < 1:
             raise ConfigError(f"PadCrop(size={self.size}) is larger than the padded image {tuple(padded.shape[2:])}")

@@ -73,19 +73,19 @@ class RandomResizedCrop(Decode):
 class ResizeRandomCrop(Decode):
     """Resize the shorter side, then cut a window at a random place."""
 
-    draws = 2
-
-    def __init__(self, *, resize: int, size: int) -> None:
-        """resize: the shorter side. size: side of the window, at most `resize`."""
-        if not 1 <= size <= resize:
+    def __init__(self, *, resize: int | Sequence[int], size: int) -> None:
+        """resize: the shorter side; of several values each is as likely. size: side of the window, at most `resize`."""
+        self.sides = (resize,) if isinstance(resize, int) else tuple(resize)
+        self.size, self.draws = size, 2 if len(self.sides) == 1 else 3
+        if not self.sides or not 1 <= size <= min(self.sides):
             raise ConfigError(f"ResizeRandomCrop needs 1 <= size <= resize, got size={size}, resize={resize}")
-        self.resize, self.size = resize, size
 
     def __call__(self, image: Tensor, u: Tensor) -> Tensor:
-        """Return uint8 [C, size, size]; u chooses row and column."""
-        image = _resize_shorter(image, self.resize)
+        """Return uint8 [C, size, size]; u chooses row and column and, where there are several, the shorter side."""
+        row, column, *which = u.tolist()
+        image = _resize_shorter(image, self.sides[int(which[0] * len(self.sides)) if which else 0])
         top, left = (
-            int(draw * (side - self.size + 1)) for draw, side in zip(u.tolist(), image.shape[-2:], strict=True)
+            int(draw * (side - self.size + 1)) for draw, side in zip((row, column), image.shape[-2:], strict=True)
         )
         return image[:, top : top + self.size, left : left + self.size]
 

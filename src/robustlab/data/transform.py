@@ -106,6 +106,15 @@ def pad(images: Tensor, vertical: int, horizontal: int, fill: int) -> Tensor:
     return padded
 
 
+def reflect(images: Tensor, padding: int) -> Tensor:
+    """Return the images continued by `padding` pixels on all sides as in a mirror, whose edge is not repeated."""
+    for axis in (2, 3):
+        last = images.shape[axis] - 1
+        places = torch.arange(-padding, last + padding + 1, device=images.device).abs()
+        images = images.index_select(axis, last - (last - places).abs())
+    return images
+
+
 def choose(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     """Return yes[i] where chosen[i], else no[i]. chosen: bool [B]; yes, no: uint8 [B, C, H, W]."""
     shape = (-1, 1, 1, 1)
