@@ -106,13 +106,15 @@ class PrunedNetwork(SingleNetwork):
         self._ever_dead: dict[str, Tensor] = {}
         self._counted: dict[str, float] = {}
         self._epoch = 0
-        self._seconds = {"check": 0.0, "surgery": 0.0}
+        self._seconds = {"check": 0.0, "surgery": 0.0, "pruning": 0.0, "final_pruning": 0.0}
 
     def train_step(self, item: Batch, position: Position) -> Mapping[str, Tensor]:
         """Do what comes before an update, then the step; see `before_update`."""
         learner, self._epoch = self.learners["network"], position.epoch
         if learner.pending == 0:
+            started = time.perf_counter()
             self.before_update(learner.updates)
+            self._seconds["pruning"] += time.perf_counter() - started
         self.record.count(len(item) * self.context.runtime.world_size)
         return super().train_step(item, position)
 
@@ -220,7 +222,9 @@ class PrunedNetwork(SingleNetwork):
         """Return the metrics of pruning beside the diagnostics; after the last epoch, check and remove first."""
         if stage == self.stages()[-1] and epoch + 1 == stage.epochs:
             self._epoch = epoch
+            started = time.perf_counter()
             self.remove_dead(t=self.learners["network"].updates, final=True)
+            self._seconds["final_pruning"] = time.perf_counter() - started
         seconds = {f"time/{name}_seconds": value for name, value in self._seconds.items()}
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         return {**super().end_epoch(stage, epoch), **self.record.metrics(), **self._counted, **seconds}
@@ -262,13 +266,16 @@ class PrunedNetwork(SingleNetwork):
         return report
 
     def _count(self, report: DeathReport) -> None:
-        """Take in dead units that stay: their share, and the share of those ever found dead that are dead now."""
+        """Take in dead units that stay: their share, and how many of those ever found dead are dead now."""
+        live = self.surgeon.live
         for name, dead in report.dead.items():
-            self._ever_dead[name] = self._ever_dead.get(name, torch.zeros_like(dead)) | dead
-        now, ever = (sum(int(mask.sum()) for mask in masks.values()) for masks in (report.dead, self._ever_dead))
+            ever = self._ever_dead.setdefault(name, torch.zeros(self.surgeon.original[name], dtype=torch.bool))
+            ever[live[name]] |= dead
+        now = sum(int(dead.sum()) for dead in report.dead.values())
+        once = sum(int(ever[live[name]].sum()) for name, ever in self._ever_dead.items())
         self._counted = {"pruning/dead_share": now / self.units.total}
-        if ever:
-            self._counted["pruning/dead_overlap"] = now / ever
+        if once:
+            self._counted["pruning/dead_overlap"] = now / once
 
     def _is_news(self, dead: Mapping[str, Tensor]) -> bool:
         """Return whether `dead` differs from what counts as dead already."""
