@@ -13,9 +13,10 @@ from robustlab.config.compose import compose, conf_dir
 from robustlab.data.augment import Pipeline
 from robustlab.data.base import DataSource
 
-NAMES = sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml"))
+FOLDER = conf_dir() / "dataset"
+NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
 KEYS = {"name", "source", "val_fraction", "subset", "storage", "workers", "views", "decode"}
-FIXED_SHAPES = {"digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "mini_webvision"}
+FILE_SHAPES = {"parquet", "image_folder", "group_folder"}  # only the files tell the size of the images
 
 
 def dataset(name: str, tmp_path: Path, *overrides: str) -> DictConfig:
@@ -24,7 +25,18 @@ def dataset(name: str, tmp_path: Path, *overrides: str) -> DictConfig:
 
 
 def test_every_data_set_has_a_file():
-    assert set(NAMES) >= FIXED_SHAPES | {"parquet", "cifar10_parquet", "image_folder", "tiny_imagenet"}
+    known = {
+        "digits",
+        "cifar10",
+        "cifar100",
+        "mnist",
+        "fashion_mnist",
+        "svhn",
+        "mini_webvision",
+        "tiny_imagenet",
+    } | FILE_SHAPES
+    groups = {"waterbirds", "celeba", "metashift", "urbancars", "imagenet9", "digits_bg", "fashion_bg", "dominoes"}
+    assert set(NAMES) >= known | groups | {"cmnist_irm", "cmnist_subpop", "cmnist_10", "cmnist_pairs"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,13 +55,16 @@ def test_source_is_made_from_all_of_its_arguments_and_reads_nothing(name, tmp_pa
 @pytest.mark.parametrize("name", NAMES)
 def test_views_and_crops_work_on_images_of_the_data_set(name, tmp_path):
     cfg = dataset(name, tmp_path)
-    shape = instantiate(cfg.source).task.image_shape if name in FIXED_SHAPES else (3, 64, 64)
+    size = cfg.source.get("size") or (64 if name in FILE_SHAPES else None)
+    shape = (3, size, size) if size else instantiate(cfg.source).task.image_shape
     images = torch.randint(0, 256, (4, *shape), dtype=torch.uint8, generator=rng.generator(0))
-    for view in ("weak", "strong"):
-        pipeline = Pipeline([instantiate(node) for node in cfg.views[view]])
-        assert pipeline.draws > 0
+    pipelines = {view: Pipeline([instantiate(node) for node in nodes]) for view, nodes in cfg.views.items()}
+    served = pipelines.get("test", Pipeline([]))(images, torch.empty((4, 0))).shape
+    assert set(pipelines) - {"test"} == {"weak", "strong"}
+    assert pipelines["strong"].draws > 0
+    for pipeline in pipelines.values():
         augmented = pipeline(images, rng.uniform(1, torch.arange(4), pipeline.draws))
-        assert augmented.shape == images.shape
+        assert augmented.shape == served
         assert augmented.dtype == torch.uint8
     assert (cfg.decode is None) == (cfg.storage == "resident")
     for node in (cfg.decode or {}).values():
