@@ -9,12 +9,10 @@ from hydra.utils import get_method
 
 from robustlab.config.check import check
 from robustlab.config.compose import compose
-from robustlab.data.augment import PadCrop
-from robustlab.data.digits import Digits
 from robustlab.data.module import Data
-from robustlab.data.noise import Symmetric
 from robustlab.engine.build import build_method
 from robustlab.methods.base import Method
+from tests.methods.grouped import grouped_digits
 from tests.methods.harness import RUNTIME, assert_equal, flat, positions, restore, run, snapshot
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
@@ -25,14 +23,7 @@ DEPARTURES = {"crop": {"criterion"}, "crop_it": {"criterion", "rounds"}, "early_
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    return Data(
-        Digits(),
-        seed=0,
-        noise=Symmetric(rate=0.5),
-        noise_name="symmetric",
-        subset=120,
-        views={"weak": [PadCrop(1)], "strong": [PadCrop(2)]},
-    )
+    return grouped_digits()
 
 
 def build(name: str, data: Data) -> Method:
@@ -87,10 +78,12 @@ def test_a_file_names_every_argument_of_its_class(name):
     assert node.name == name
 
 
-@pytest.mark.parametrize("name", FILES)
+PROFILES = ("crosssplit_official", "dense")
+"""Files that are there to depart from the defaults of their class."""
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in PROFILES])
 def test_defaults_of_a_file_are_those_of_its_class(name, data):
-    if name == "crosssplit_official":
-        pytest.skip("this profile is there to depart from the defaults")
     cls = get_method(compose([f"method={name}"]).method._target_)
     configured, plain = build(name, data), cls()
     for key, value in vars(plain).items():

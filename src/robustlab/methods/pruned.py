@@ -36,7 +36,7 @@ class SurgerySettings:
     """
 
     enabled: bool = True
-    every: int = 5000
+    every: int = 100
     start: int = 0
     residual: Literal["per_block", "stage_shared", "inner_only"] = "per_block"
     min_width: int = 1
