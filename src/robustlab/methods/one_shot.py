@@ -108,7 +108,6 @@ class OneShot(PrunedNetwork):
                 round_to=self.surgery.round_to,
             )
             self.prune(dead, reason="score", t=t)
-        self._ever_dead.clear()  # the units of before have other places now
         self.pruned = True
 
     def state_dict(self) -> dict[str, Any]:
