@@ -25,3 +25,18 @@ def gather_rows(index: Tensor, values: Tensor, *, most: int, runtime: Runtime) -
     dist.all_gather(rows, own_values)
     everything, gathered = torch.cat(indices), torch.cat(rows)
     return everything[everything >= 0], gathered[everything >= 0]
+
+
+def gather_batch(values: Tensor, *, most: int, runtime: Runtime) -> Tensor:
+    """Return the rows of all ranks in the order of the global batch: [world_size * most, D] for values [B, D].
+
+    Row i of rank r, which is row i * world_size + r of the global batch, becomes just that row. Where a rank has fewer
+    than `most` rows, zeros stand for the others. One rank gets its values as they are.
+    """
+    if runtime.world_size == 1:
+        return values
+    own = values.new_zeros((most, values.shape[1]))
+    own[: len(values)] = values
+    parts = [torch.empty_like(own) for _ in range(runtime.world_size)]
+    dist.all_gather(parts, own)
+    return torch.stack(parts, dim=1).flatten(0, 1)
