@@ -1,0 +1,94 @@
+"""What the concepts turned out to be: how many are in use, and, for analysis alone, what they have to do with labels.
+
+Tables are int [n, N], the concept of each slot of each image, -1 where a slot is not active; results are float64. An
+image contains a concept if one of its slots has it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from robustlab.methods.cobalt.dictionary import perplexity
+
+
+def presence(table: Tensor, num_concepts: int) -> Tensor:
+    """Return which concepts each image contains: bool [n, K]."""
+    found = torch.zeros((len(table), num_concepts + 1), dtype=torch.bool)
+    found.scatter_(1, table.long() + 1, True)  # the first column collects the slots that are not active
+    return found[:, 1:]
+
+
+def usage(table: Tensor, num_concepts: int) -> Tensor:
+    """Return each concept's share of the active slots: float64 [K], sum 1."""
+    counts = torch.bincount(table[table >= 0].long(), minlength=num_concepts).double()
+    return counts / counts.sum()
+
+
+def counts_by(table: Tensor, values: Tensor, *, num_concepts: int, num_values: int) -> Tensor:
+    """Return how many images with each value contain each concept, n[k, v]: int64 [K, num_values].
+
+    values: int64 [n], e.g. labels: n[k, y]. An image counts once for each concept that it contains.
+    """
+    members = torch.nn.functional.one_hot(values.long(), num_values)
+    return presence(table, num_concepts).long().T @ members
+
+
+def attribute_contrast(table: Tensor, labels: Tensor, attributes: Tensor, *, num_concepts: int) -> Tensor:
+    """Return how well each concept tells attributes apart within a label: float64 [K] in [0, 1].
+
+    |P(k | y, a = 1) - P(k | y, a = 0)|, averaged over the labels that come with more than one attribute; of several
+    attributes, the difference of the largest and the least. NaN where no label does.
+    """
+    there = presence(table, num_concepts).double()
+    ranges = []
+    for label in labels.unique():
+        shares = [
+            there[(labels == label) & (attributes == attribute)].mean(dim=0)
+            for attribute in attributes[labels == label].unique()
+        ]
+        if len(shares) > 1:
+            stacked = torch.stack(shares)
+            ranges.append(stacked.amax(dim=0) - stacked.amin(dim=0))
+    return torch.stack(ranges).mean(dim=0) if ranges else torch.full((num_concepts,), math.nan, dtype=torch.float64)
+
+
+def normalised_information(table: Tensor, values: Tensor, *, num_concepts: int) -> float:
+    """Return the normalised mutual information of concept and value, 2 I / (H(concept) + H(value)), in [0, 1].
+
+    Every image has the same weight, shared evenly among the concepts that it contains. values: int64 [n].
+    """
+    there = presence(table, num_concepts).double()
+    members = torch.nn.functional.one_hot(values.long()).double()
+    joint = (there / there.sum(dim=1, keepdim=True)).T @ members / len(values)
+    separate = (joint.sum(dim=1, keepdim=True), joint.sum(dim=0, keepdim=True))
+    entropies = sum(float(torch.special.entr(one).sum()) for one in separate)
+    information = entropies - float(torch.special.entr(joint).sum())
+    return 2 * information / entropies if entropies > 0 else 0.0
+
+
+def summary(
+    table: Tensor, area: Tensor, labels: Tensor, *, num_concepts: int, attributes: Tensor | None = None
+) -> dict[str, float]:
+    """Return the diagnostics of a split as scalars to log.
+
+    "concepts_used" (in one image at least), "perplexity", "largest_slot" (mean area of the slot that has most),
+    "concepts_per_image", "nmi_label"; with attributes, too, "nmi_attribute" and "attribute_contrast" (of the concept
+    that has most). area: float [n, N].
+    """
+    there = presence(table, num_concepts)
+    found = {
+        "concepts_used": float(there.any(dim=0).sum()),
+        "perplexity": float(perplexity(usage(table, num_concepts))),
+        "largest_slot": float(area.double().mean(dim=0).max()),
+        "concepts_per_image": float(there.sum(dim=1).double().mean()),
+        "nmi_label": normalised_information(table, labels, num_concepts=num_concepts),
+    }
+    if attributes is not None:
+        found["nmi_attribute"] = normalised_information(table, attributes, num_concepts=num_concepts)
+        contrast = attribute_contrast(table, labels, attributes, num_concepts=num_concepts)
+        if not contrast.isnan().any():
+            found["attribute_contrast"] = float(contrast.max())
+    return found
