@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--batch-sizes", type=int, nargs="+", default=[1, 256], metavar="N", help="what to measure (default 1 256)"
     )
+    parser.add_argument("--threads", type=int, help="CPU threads of the measurement (default: what torch chooses)")
     args = parser.parse_args(argv)
     from robustlab.pruning.export import export_run
 
@@ -58,6 +59,8 @@ def _measure(args: argparse.Namespace, exported) -> int:
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         print(f"export: --device {args.device}, but no CUDA device is visible", file=sys.stderr)
         return 2
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
     found = inference_speed_up(
         exported.dense,
         exported.network,
@@ -69,8 +72,10 @@ def _measure(args: argparse.Namespace, exported) -> int:
     )
     for one in found:
         milliseconds = f"{1e3 * one.pruned_seconds:.3g} ms against {1e3 * one.dense_seconds:.3g} ms"
-        print(f"batch {one.batch_size}, {one.dtype}, {one.device}: {one.ratio:.2f}x as fast ({milliseconds})")
-    write_json(exported.folder / "latency.json", {"latency": [{**asdict(one), "ratio": one.ratio} for one in found]})
+        where = one.device if one.device != "cpu" else f"cpu, {torch.get_num_threads()} threads"
+        print(f"batch {one.batch_size}, {one.dtype}, {where}: {one.ratio:.2f}x as fast ({milliseconds})")
+    rows = [{**asdict(one), "ratio": one.ratio} for one in found]
+    write_json(exported.folder / "latency.json", {"threads": torch.get_num_threads(), "latency": rows})
     return 0
 
 

@@ -51,6 +51,7 @@ def _draw(args: argparse.Namespace, out: Path) -> None:
         accuracy_against_sparsity(group_runs(runs), out, sparsity=args.sparsity, metric=args.metric)
         return
     folders = [run.folder for run in runs if (run.folder / EVENTS_FILE).exists()]
+    folders = [folder for folder in folders if len(read_events(folder)["events"]) > 1] or folders[:1]
     if len(folders) > 1:
         listed = "\n  ".join(map(str, folders[:20]))
         raise ConfigError(f"{args.folder} holds {len(folders)} runs that prune; give the folder of one:\n  {listed}")

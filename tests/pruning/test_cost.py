@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from robustlab.models.bottleneck import resnet50
 from robustlab.models.external import timm_model
 from robustlab.models.mlp import mlp
 from robustlab.models.resnet import cifar_resnet, resnet_small
@@ -112,3 +113,11 @@ def test_a_compiled_network_is_measured_without_compiling_it():
     assert compiled == []
     network(torch.zeros(2, 1, 4, 4))
     assert len(compiled) == 1
+
+
+def test_resnet50_is_the_published_size():
+    network = resnet50(num_classes=1000, image_shape=(3, 224, 224))
+    cost = Cost.of(network, (3, 224, 224), units_of(network))
+    assert cost.parameters == 25_557_032
+    assert cost.flops == cost.author_flops() == pytest.approx(8.18e9, rel=1e-3)
+    assert 3 * cost.flops * 1_281_167 * 100 == pytest.approx(3.14e18, rel=2e-3)

@@ -61,7 +61,7 @@ def test_events_that_cannot_be_read(tmp_path, content, message):
 
 
 def pruned(root, method, digest, seed, sparsity, accuracy, *, peak=0.0, optimizer="sgd"):
-    settings = config(seed, name=method, peak=peak) | {"optimizer": {"name": optimizer, "lr": 0.1}}
+    settings = config(seed, name=method, reg={"peak": peak}) | {"optimizer": {"name": optimizer, "lr": 0.1}}
     final = {"pruning/neuron_sparsity": sparsity, "pruning/weight_sparsity": sparsity**2}
     return make_run(root, method, digest, seed, accuracy, config=settings, final=final)
 
@@ -77,7 +77,7 @@ def sweep(tmp_path):
     return root
 
 
-def test_a_line_joins_what_differs_in_the_method_alone(sweep):
+def test_a_line_joins_what_differs_in_how_much_goes(sweep):
     lines = lines_of(group_runs(find_runs(sweep)[0]))
     assert [(line.method, line.suffix, len(line.groups)) for line in lines] == [
         ("demp", "optimizer sgd", 3),

@@ -16,6 +16,8 @@ from robustlab.tracking.summary import METHOD_NAMES
 EVENTS_FILE = "pruning.json"
 """Where a run that prunes writes its events: {"events": [...], ...}."""
 SPARSITIES = ("neuron", "weight")
+KNOBS = ("method.reg.peak", "method.target_neuron_sparsity")
+"""Settings that say how much is removed: a line is a sweep over them."""
 MARKERS = "osD^vP*X<>"
 LEGEND_ROWS = 30
 
@@ -75,7 +77,7 @@ def read_events(folder: Path) -> dict[str, Any]:
 
 @dataclass
 class Line:
-    """Groups of runs of one method that differ in nothing but the method's own settings."""
+    """Groups of runs of one method that differ in nothing but how much they remove."""
 
     method: str
     rest: Mapping[str, Any]
@@ -94,8 +96,8 @@ def accuracy_against_sparsity(
     """Draw accuracy at the last epoch against sparsity to `path`, one panel per data set, noise and model.
 
     A point is a group of seeds: its mean in both directions, bars from the least to the largest. A line joins the
-    groups of a method that differ in nothing but the method's settings, such as the strength of the penalty. Dense
-    training is a horizontal line. sparsity: "neuron" or "weight". Raises `ConfigError` if no run has a sparsity.
+    groups of a method that differ in nothing but `KNOBS`. Dense training is a horizontal line. sparsity: "neuron" or
+    "weight". Raises `ConfigError` if no run has a sparsity.
     """
     if sparsity not in SPARSITIES:
         raise ConfigError(f"sparsity is {sparsity!r}; it must be one of {', '.join(SPARSITIES)}")
@@ -129,13 +131,15 @@ def lines_of(groups: Sequence[Group]) -> list[Line]:
     lines: dict[tuple[str, str], Line] = {}
     for group in groups:
         settings = flat_settings(read_config(next(iter(group.runs.values())).folder))
-        rest = {key: value for key, value in settings.items() if not key.startswith("method.")}
+        rest = {key: value for key, value in settings.items() if key not in KNOBS}
         lines.setdefault((group.method, repr(sorted(rest.items()))), Line(group.method, rest)).groups.append(group)
     for line in lines.values():
         others = [other.rest for other in lines.values() if other.method == line.method and other is not line]
         differing = [key for key, value in line.rest.items() if any(rest.get(key) != value for rest in others)]
         named = [key for key in differing if key.endswith(".name")] or differing
-        line.suffix = ", ".join(f"{key.removesuffix('.name')} {line.rest[key]}" for key in named[:3])
+        line.suffix = ", ".join(
+            f"{key.removeprefix('method.').removesuffix('.name')} {line.rest[key]}" for key in named[:3]
+        )
     return sorted(lines.values(), key=lambda line: line.method in DENSE)
 
 
