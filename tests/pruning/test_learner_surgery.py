@@ -1,5 +1,6 @@
 """Training goes on after a removal as if the dead units were still there."""
 
+import copy
 from collections.abc import Mapping
 from functools import partial
 
@@ -12,6 +13,7 @@ from robustlab.engine.learner import Learner
 from robustlab.engine.loop import _weights
 from robustlab.engine.runtime import Runtime
 from robustlab.errors import ConfigError
+from robustlab.methods.erm import ERM
 from robustlab.models.mlp import mlp
 from robustlab.pruning.units import Units, units_of
 from tests.pruning.surgical import assert_consistent, assert_healthy, images, kill, some_dead, tiny
@@ -43,8 +45,8 @@ def train(one: Learner, steps: int, *, shape: tuple[int, ...], first: int = 0) -
     losses = []
     for step in range(first, first + steps):
         one.network.train()
-        labels = torch.arange(shape[0]) % 4
         batch = images(*shape, seed=step).to(one.network.classifier.weight)
+        labels = torch.arange(len(batch), device=batch.device) % 4
         loss = F.cross_entropy(one(batch), labels)
         one.step(loss)
         losses.append(loss.item())
@@ -169,6 +171,7 @@ def test_a_pruned_learner_resumes_to_the_bit(tmp_path, optimizer):
     train(first, 2, shape=shape, first=3)
     torch.save(first.state_dict(), tmp_path / "state.pt")
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    second.load_buffers(dict(first.network.named_buffers()))  # as ranks do, each with its own
     assert_consistent(second.surgeon)
     assert second.surgeon.removed == first.surgeon.removed > 0
     for part in ("live", "idle"):
@@ -188,14 +191,12 @@ def test_a_learner_without_a_surgeon_saves_none():
 
 
 def test_snapshots_say_which_units_they_hold():
-    class Holder:
-        learners = {"network": learner(tiny())}  # noqa: RUF012
-
-    one = Holder.learners["network"]
+    one, method = learner(tiny()), ERM()
+    method.learners = {"network": one}
     one.attach_surgeon(units_of(one.network))
-    assert _weights(Holder).keys() == {"network"}
+    assert _weights(method).keys() == {"network"}
     one.remove(some_dead(one.surgeon.units))
-    snapshot = _weights(Holder)
+    snapshot = _weights(method)
     rebuilt = tiny(7)
     again = learner(rebuilt)
     again.attach_surgeon(units_of(rebuilt)).load_state_dict(snapshot["units"]["network"])
@@ -260,3 +261,28 @@ def test_a_compiled_network_is_compiled_once_a_removal_and_never_given_up(monkey
     twin.load_state_dict(one.network.state_dict())
     torch.testing.assert_close(one.network(images(*shape)), twin(images(*shape)))
     torch.compiler.reset()
+
+
+@pytest.mark.gpu
+def test_a_network_on_a_gpu_goes_on():
+    shape, gpu = (16, 2, 4, 4), torch.device("cuda")
+
+    def fresh() -> Learner:
+        runtime = Runtime(gpu, channels_last=True)
+        one = learner(tiny().double(), OPTIMIZERS["adamw_fused"], runtime=runtime, ema_decay=0.9)
+        one.attach_surgeon(units_of(one.network))
+        return one
+
+    one, second = fresh(), fresh()
+    train(one, 3, shape=shape)
+    dead = {name: mask.to(gpu) for name, mask in some_dead(one.surgeon.units).items()}
+    for network in (one.network, one.inference_network):
+        kill(network, one.surgeon.units, dead)
+    batch = images(*shape, dtype=torch.float64).to(gpu)
+    before = one.network.eval()(batch), one.inference_network.eval()(batch)
+    constants = {name: torch.zeros(len(mask), device=gpu) for name, mask in dead.items()}
+    assert one.remove(dead, constants=constants) == sum(int(mask.sum()) for mask in dead.values())
+    torch.testing.assert_close((one.network(batch), one.inference_network(batch)), before, rtol=0, atol=1e-10)
+    second.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert train(one, 2, shape=shape, first=3) == train(second, 2, shape=shape, first=3)
+    assert_consistent(second.surgeon)
