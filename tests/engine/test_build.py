@@ -1,0 +1,74 @@
+"""Learners made to measure: what a method may set in place of the configuration."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
+
+from robustlab.config.compose import compose
+from robustlab.data.digits import Digits
+from robustlab.data.module import Data
+from robustlab.engine.build import build_method
+from robustlab.errors import ConfigError
+from tests.data.toy_source import Toy
+from tests.methods.harness import RUNTIME, flat
+
+
+@pytest.fixture(scope="module")
+def new_learner():
+    options = [
+        "method=erm",
+        "model=small_cnn",
+        "model.widths=[8,16]",
+        "optimizer=sgd",
+        "scheduler=cosine",
+        "noise=none",
+    ]
+    data = Data(Digits(), seed=0, subset=64, views={"weak": []})
+    made = build_method(compose(options), data, RUNTIME).context.new_learner
+    return partial(made, epochs=3, steps_per_epoch=5)
+
+
+class Wrapped(nn.Module):
+    """A backbone with a drawn parameter beside it."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.slots = backbone, nn.Parameter(torch.randn(3, 4))
+
+
+def test_a_wrapped_network_starts_from_the_same_weights_and_draws_the_rest_after_them(new_learner):
+    plain, wrapped, again = new_learner("a"), new_learner("a", wrap=Wrapped), new_learner("a", wrap=Wrapped)
+    assert isinstance(wrapped.network, Wrapped)
+    inner = flat(wrapped.network.backbone.state_dict())
+    assert all(torch.equal(value, inner[name]) for name, value in flat(plain.network.state_dict()).items())
+    assert torch.equal(wrapped.network.slots, again.network.slots)
+    assert not torch.equal(wrapped.network.slots, new_learner("b", wrap=Wrapped).network.slots)
+    assert len(wrapped.optimizer.param_groups[0]["params"]) == len(plain.optimizer.param_groups[0]["params"]) + 1
+
+
+def test_optimizer_scheduler_and_interval_replace_those_of_the_configuration(new_learner):
+    configured = new_learner("a")
+    assert isinstance(configured.optimizer, torch.optim.SGD)
+    assert isinstance(configured.scheduler, CosineAnnealingLR)
+    adam = new_learner("a", optimizer=partial(torch.optim.Adam, lr=2e-4), scheduler=None)
+    assert isinstance(adam.optimizer, torch.optim.Adam)
+    assert adam.lr == 2e-4
+    assert adam.scheduler is None
+    decaying = new_learner("a", scheduler=partial(ExponentialLR, gamma=0.5), interval="step")
+    assert isinstance(decaying.optimizer, torch.optim.SGD)
+    assert isinstance(decaying.scheduler, ExponentialLR)
+    assert (configured.interval, decaying.interval) == ("epoch", "step")
+
+
+def test_a_method_that_needs_groups_is_refused_where_there_are_none():
+    from robustlab.methods.erm import ERM
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ERM, "requires", frozenset({"groups"}))
+        with pytest.raises(ConfigError, match="method=erm needs groups, which dataset=digits does not provide"):
+            build_method(compose(["method=erm"]), Data(Toy(), seed=0, views={"weak": []}), RUNTIME)
