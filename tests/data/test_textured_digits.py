@@ -108,6 +108,16 @@ def test_seeded_by_the_source_alone(root):
     assert not torch.equal(pixels(one), pixels(other.split("train")))
 
 
+def test_what_was_drawn_is_recorded():
+    """Written down once: a change of the draws would void every recorded result."""
+    split = TexturedDigits(images="digits", train=100, val=20, test=30).split("train")
+    assert split.attributes is not None
+    assert split.labels[:20].tolist() == [0, 0, 1, 1, 1, 1, 0, 0, 1, 0, 0, 1, 1, 0, 1, 1, 1, 0, 0, 1]
+    assert torch.nonzero(split.labels != split.attributes).flatten().tolist() == [36, 49, 54, 55, 60]
+    assert pixels(split)[3, :, 10, 12].tolist() == [34, 57, 105]
+    assert pixels(split)[50, :, 0, 0].tolist() == [73, 64, 43]
+
+
 def test_mistakes(root):
     with pytest.raises(ConfigError, match=r"ask for 8576 images, mnist_npz has 560 of these classes"):
         TexturedDigits(root=root).split("train")
