@@ -117,9 +117,10 @@ def accuracy_against_sparsity(
 
     figure = Figure(figsize=(5.6 * len(panels), 4.0), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)
+    looks: dict[tuple[str, str], int] = {}  # a line keeps its colour in every panel
     for axis, (setting, found) in zip(axes[0], panels.items(), strict=True):
-        for number, line in enumerate(lines_of(found)):
-            _draw(axis, line, name, metric, scale, number)
+        for line in lines_of(found):
+            _draw(axis, line, name, metric, scale, looks.setdefault((line.method, line.suffix), len(looks)))
         axis.set(xlabel=f"{sparsity} sparsity, %", ylabel=f"{metric}{unit}", title=", ".join(setting))
         _tidy(axis)
         axis.legend(frameon=False, fontsize=8)
