@@ -1,8 +1,9 @@
 """Values of the recipes that a table's numbers hang on."""
 
 import pytest
+from omegaconf import OmegaConf
 
-from robustlab.config.compose import compose
+from robustlab.config.compose import compose, conf_dir, expand
 
 
 def test_the_released_codes_profile():
@@ -27,3 +28,41 @@ def test_the_papers_grid(dataset, warmup):
         optimizer = cfg.optimizer
         assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.1, 0.9, 5e-4)
         assert cfg.model.name == "preact_resnet18"
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch", "optimizer", "lr", "decay", "span", "every"),
+    [
+        ("cifar10_resnet18_sgd", 250, 128, "SGDW", 0.1, 5e-4, 85000, 5000),
+        ("cifar10_resnet18_adamw", 250, 128, "AdamW", 5e-3, 5e-4, 85000, 5000),
+        ("cifar10_vgg16_sgd", 80, 256, "SGDW", 0.1, 5e-4, 15625, 1000),
+        ("cifar10_vgg16_adamw", 80, 256, "AdamW", 5e-3, 5e-4, 15625, 1000),
+        ("imagenet_resnet50", 100, 256, "SGDW", 0.1, 1e-4, 150000, 5000),
+    ],
+)
+def test_the_settings_of_demp(name, epochs, batch, optimizer, lr, decay, span, every):
+    cfg = compose([f"experiment=demp/{name}"])
+    method = cfg.method
+    assert (cfg.trainer.epochs, cfg.trainer.batch_size) == (epochs, batch)
+    assert cfg.optimizer._target_.endswith(f".{optimizer}")
+    assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (lr, decay)
+    assert (method.reg.kind, method.reg.target, method.reg.schedule) == ("l1", "scale_only", "one_cycle")
+    assert (method.reg.span, method.surgery.every, method.noise.std) == (span, every, 5e-5)
+    assert method.label_smoothing == (0.1 if "imagenet" in name else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "points", "lowest", "highest"),
+    [
+        ("cifar10_resnet18_sgd", 6, 0.01, 0.1),
+        ("cifar10_resnet18_adamw", 25, 0.0, 0.15),
+        ("cifar10_vgg16_sgd", 16, 0.0, 0.0125),
+        ("cifar10_vgg16_adamw", 11, 0.0, 0.01),
+    ],
+)
+def test_the_sweeps_of_demp(name, points, lowest, highest):
+    text = (conf_dir() / "experiment" / "demp" / "sweep" / f"{name}.yaml").read_text()
+    values = OmegaConf.create(text).hydra.sweeper.params["method.reg.peak"]
+    peaks = [float(part.split("=")[1]) for (part,) in expand([f"method.reg.peak={values}"])]
+    assert (len(peaks), peaks[0], peaks[-1]) == (points, lowest, highest)
+    assert peaks == sorted(peaks)

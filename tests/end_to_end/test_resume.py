@@ -14,6 +14,7 @@ METHODS = {
     "elr": ["method=elr"],
     "co_teaching": ["method=co_teaching"],
     "crosssplit": ["method=crosssplit", "method.warmup.epochs=2"],
+    "demp": ["method=demp", "method.surgery.every=5", "method.reg.peak=1.0", "method.reg.span=0.7", "optimizer.lr=0.1"],
 }
 STORAGE = {"resident": [], "streaming": ["dataset.storage=streaming", "dataset.workers=2"]}
 

@@ -17,12 +17,7 @@ from tests.methods.harness import RUNTIME, assert_equal, flat, positions, restor
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
 EPOCHS = 2
-DEPARTURES = {
-    "crop": {"criterion"},
-    "crop_it": {"criterion", "rounds"},
-    "early_crop": {"criterion"},
-    "dense": {"reg", "noise", "surgery"},
-}
+DEPARTURES = {"crop": {"criterion"}, "crop_it": {"criterion", "rounds"}, "early_crop": {"criterion"}}
 """Attributes in which a file is there to depart from the defaults of its class."""
 
 

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from robustlab.methods.base import Position
 from robustlab.methods.co_teaching import CoTeaching
 from robustlab.methods.crosssplit import CrossSplit
+from robustlab.methods.demp import DemP
 from robustlab.methods.elr import ELR
 from robustlab.methods.erm import ERM
 from robustlab.methods.group_norm import GroupNorm
@@ -73,6 +74,7 @@ METHODS = {
     "erm": lambda: ERM(),
     "erm with mixup": lambda: ERM(mixup_alpha=1.0, label_smoothing=0.1),
     "elr": lambda: ELR(),
+    "demp": lambda: DemP(reg={"target": "all"}, surgery={"start": 1}),  # type: ignore[arg-type]  but for the checks
     "co_teaching": lambda: CoTeaching(),
     "crosssplit": lambda: CrossSplit(warmup={"epochs": 1}),  # type: ignore[arg-type]
     "crosssplit, fast paths": lambda: CrossSplit(
@@ -128,7 +130,7 @@ def test_the_test_sees_a_read(read):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("method", ["erm", "crosssplit", "elr", "co_teaching"])
+@pytest.mark.parametrize("method", ["erm", "crosssplit", "elr", "co_teaching", "demp"])
 def test_an_epoch_on_a_gpu_does_not_wait(method):
     from robustlab.config.compose import compose
     from robustlab.engine.build import build_data, build_method

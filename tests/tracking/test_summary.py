@@ -105,3 +105,20 @@ def test_a_terminal_gets_a_panel_whose_commands_stay_whole(tmp_path):
     print_summary(RESULTS, BASELINE, run_dir=run_dir, command="train", console=console)
     assert "╭" in text.getvalue()
     assert str(run_dir) in text.getvalue()
+
+
+def test_what_pruning_removed(tmp_path):
+    final = {
+        "pruning/neuron_sparsity": 0.41, "pruning/weight_sparsity": 0.662, "pruning/flops_ratio": 0.5725,
+        "pruning/flops_ratio_physical": 0.2574, "pruning/training_flops_ratio": 0.75,
+        "pruning/training_flops_ratio_physical": 0.558, "pruning/live/stem": 8.0, "pruning/live/stages.0.0.conv1": 3.0,
+    }  # fmt: skip
+    results = {**RESULTS, "method": "demp", "final": final, "parameters": 14966}
+    text = summary(tmp_path, results, {**BASELINE, "method": "dense", "parameters": 44226})
+    assert row(text, "units (neuron sparsity)") == "41.0 %"
+    assert row(text, "weights (weight sparsity)") == "66.2 %"
+    assert row(text, "parameters with dense training") == "44,226"
+    assert row(text, "FLOPs of a prediction, of the whole network's") == "25.7 %"
+    assert row(text, "FLOPs of training, of the whole network's") == "55.8 %"
+    assert row(text, "Units left, layer by layer:") == "8 3"
+    assert "Removed by pruning" not in summary(tmp_path)

@@ -106,15 +106,15 @@ class PrunedNetwork(SingleNetwork):
         self._ever_dead: dict[str, Tensor] = {}
         self._counted: dict[str, float] = {}
         self._epoch = 0
-        self._seconds = {"check": 0.0, "surgery": 0.0, "pruning": 0.0, "final_pruning": 0.0}
+        self._seconds, self._waited = 0.0, 0.0
 
     def train_step(self, item: Batch, position: Position) -> Mapping[str, Tensor]:
         """Do what comes before an update, then the step; see `before_update`."""
         learner, self._epoch = self.learners["network"], position.epoch
         if learner.pending == 0:
-            started = time.perf_counter()
+            started, self._waited = time.perf_counter(), 0.0
             self.before_update(learner.updates)
-            self._seconds["pruning"] += time.perf_counter() - started
+            self._seconds += time.perf_counter() - started - self._waited
         self.record.count(len(item) * self.context.runtime.world_size)
         return super().train_step(item, position)
 
@@ -182,10 +182,8 @@ class PrunedNetwork(SingleNetwork):
         self._refuse_collapse(dead, t)
         images = next(iter(self.death_batches(self.death.num_samples)))
         before = self._logits(images)
-        started = time.perf_counter()
         removed = self.learners["network"].remove(dead, constants=constants)
         self.after_surgery()
-        self._seconds["surgery"] += time.perf_counter() - started
         change = float((self._logits(images) - before).abs().max())
         self.record.note(t=t, epoch=self._epoch, reason=reason, removed=removed, logit_change=change)
         return removed
@@ -219,14 +217,17 @@ class PrunedNetwork(SingleNetwork):
             yield batch.images
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
-        """Return the metrics of pruning beside the diagnostics; after the last epoch, check and remove first."""
+        """Return the metrics of pruning beside the diagnostics; after the last epoch, check and remove first.
+
+        "time/pruning_seconds" are those of checks and surgery between the epoch's steps, "time/final_pruning_seconds"
+        those after the last one.
+        """
+        seconds = {"time/pruning_seconds": self._seconds}
+        self._seconds = self._waited = 0.0
         if stage == self.stages()[-1] and epoch + 1 == stage.epochs:
-            self._epoch = epoch
-            started = time.perf_counter()
+            started, self._epoch = time.perf_counter(), epoch
             self.remove_dead(t=self.learners["network"].updates, final=True)
-            self._seconds["final_pruning"] = time.perf_counter() - started
-        seconds = {f"time/{name}_seconds": value for name, value in self._seconds.items()}
-        self._seconds = dict.fromkeys(self._seconds, 0.0)
+            seconds["time/final_pruning_seconds"] = time.perf_counter() - started - self._waited
         return {**super().end_epoch(stage, epoch), **self.record.metrics(), **self._counted, **seconds}
 
     def finish(self, folder: Path) -> dict[str, Path]:
@@ -240,12 +241,18 @@ class PrunedNetwork(SingleNetwork):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the record, and what was counted without removal."""
-        return {"record": self.record.state_dict(), "ever_dead": self._ever_dead, "counted": self._counted}
+        return {
+            "record": self.record.state_dict(),
+            "ever_dead": self._ever_dead,
+            "counted": self._counted,
+            "seconds": self._seconds,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave, after the learner has its smaller network back."""
         self.record.load_state_dict(state["record"])
         self._ever_dead, self._counted = dict(state["ever_dead"]), dict(state["counted"])
+        self._seconds = state["seconds"]
         self.after_surgery()
 
     def _sample_count(self, num_samples: int | None) -> int:
@@ -256,14 +263,19 @@ class PrunedNetwork(SingleNetwork):
         chosen, runtime = self.death, self.context.runtime
         if self.surgery.fold_constants:
             chosen = replace(chosen, mode="saturated_const", fold_mean=True)
-        started = time.perf_counter()
+        self._wait()
         # Ranks share long checks only: with statistics of BatchNorm of their own they should each see all samples.
         # In train mode they must do equal numbers of passes, as synchronised statistics are waited for.
         share = num_samples != chosen.num_samples and not chosen.require_train_dead
         batches = self.death_batches(num_samples, share=share)
-        report = find_dead(self.learners["network"].network, self.units, batches, settings=chosen, runtime=runtime)
-        self._seconds["check"] += time.perf_counter() - started
-        return report
+        return find_dead(self.learners["network"].network, self.units, batches, settings=chosen, runtime=runtime)
+
+    def _wait(self) -> None:
+        """Let the device finish the steps before, whose time is not that of pruning."""
+        if self.context.runtime.device.type == "cuda":
+            started = time.perf_counter()
+            torch.cuda.synchronize()
+            self._waited += time.perf_counter() - started
 
     def _count(self, report: DeathReport) -> None:
         """Take in dead units that stay: their share, and how many of those ever found dead are dead now."""

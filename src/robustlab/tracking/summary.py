@@ -34,6 +34,8 @@ METHOD_NAMES = {
     "crosssplit": "CrossSplit",
     "elr": "ELR",
     "co_teaching": "Co-teaching",
+    "demp": "DemP",
+    "dense": "dense training",
     "random_pruning": "random pruning",
     "magnitude": "magnitude pruning",
     "slimming": "network slimming",
@@ -64,7 +66,8 @@ def print_summary(
         console: where to print; default the standard output, without a terminal as plain text.
     """
     console = console or make_console()
-    parts = [_accuracies(results, baseline), *_groups(results, baseline), _labels(results), _rules(results)]
+    measured = [_accuracies(results, baseline), *_groups(results, baseline)]
+    parts = [*measured, *_pruning(results, baseline), _labels(results), _rules(results)]
     title = f"{_method(results)} on {results['dataset']}{_noise(results)}, {results['model']}, seed {results['seed']}"
     facts = f"{results['epochs']} epochs in {duration(results['seconds'])}, {results['parameters']:,} parameters"
     shown = Group(*[line for part in parts if part is not None for line in (part, Text())][:-1])
@@ -126,6 +129,35 @@ def _groups(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> I
             for label, value in group_rows(baseline, _last(baseline), split)[-1:]:
                 table.add_row(f"  {_method(baseline)}, {label}", value)
         yield table
+
+
+def _pruning(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> Iterator[RenderableType]:
+    """How much smaller and cheaper the network has become, and how many units each layer has left."""
+    final = results["final"]
+    if _number(final, "pruning/neuron_sparsity") is None:
+        return
+    table = _table("Removed by pruning", "")
+    for label, name in (
+        ("units (neuron sparsity)", "pruning/neuron_sparsity"),
+        ("weights (weight sparsity)", "pruning/weight_sparsity"),
+        ("units that are dead and still there", "pruning/dead_share"),
+    ):
+        if (value := _number(final, name)) is not None:
+            table.add_row(f"  {label}", percent(value))
+    if baseline is not None:
+        table.add_row("  parameters", f"{results['parameters']:,}")
+        table.add_row(f"  parameters with {_method(baseline)}", f"{baseline['parameters']:,}")
+    for label, name in (
+        ("FLOPs of a prediction, of the whole network's", "pruning/flops_ratio_physical"),
+        ("  in the paper's count", "pruning/flops_ratio"),
+        ("FLOPs of training, of the whole network's", "pruning/training_flops_ratio_physical"),
+        ("  in the paper's count", "pruning/training_flops_ratio"),
+    ):
+        if (value := _number(final, name)) is not None:
+            table.add_row(f"  {label}", percent(value))
+    yield table
+    live = [round(float(value)) for name, value in final.items() if name.startswith("pruning/live/")]
+    yield Text(f"Units left, layer by layer: {' '.join(map(str, live))}")
 
 
 def _labels(results: Mapping[str, Any]) -> RenderableType | None:
