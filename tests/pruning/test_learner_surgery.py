@@ -234,8 +234,8 @@ def test_optimizers_of_timm_go_on(name):
     assert_consistent(one.surgeon)
 
 
-def test_a_compiled_network_is_compiled_once_a_removal_and_never_given_up(monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+@torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=8)  # some optimizers raise the limit
+def test_a_compiled_network_is_compiled_once_a_removal_and_never_given_up():
     compilations = 0
 
     def counting(graph, inputs):
