@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustlab.methods.cobalt.dictionary import Dictionary, perplexity, update_centre
@@ -26,6 +26,7 @@ def all_active(vectors):
     return torch.ones(len(vectors), dtype=torch.bool)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 99), st.floats(0, 1), st.booleans())
 def test_codes_keep_unit_length(seed, momentum, reseed):
     dictionary = make(momentum=momentum, reseed=reseed, reseed_every=2, reseed_below=0.5, usage_momentum=0.5)

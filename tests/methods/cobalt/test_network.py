@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustlab.errors import ConfigError
@@ -50,6 +50,7 @@ def test_the_teacher_is_a_copy_with_the_same_names_and_no_predictor():
     assert not any("predictor" in name for name, _ in teacher.named_parameters())
 
 
+@settings(max_examples=20)
 @given(st.floats(0, 1))
 def test_the_teacher_moves_by_the_formula_and_keeps_its_buffers(momentum):
     network = student()

@@ -90,6 +90,7 @@ def test_maps_on_identical_whole_boxes_come_back_mirrored_if_flipped(flipped):
     torch.testing.assert_close(found, maps.flip(3) if flipped else maps, atol=1e-5, rtol=0)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 999), st.booleans())
 def test_alignment_is_what_grid_sample_computes(seed, flipped):
     generator = torch.Generator().manual_seed(seed)
@@ -106,6 +107,7 @@ def test_alignment_is_what_grid_sample_computes(seed, flipped):
     torch.testing.assert_close(views.align(maps, view_of(first, flipped), overlap), expected, atol=1e-5, rtol=1e-4)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 999), st.booleans(), st.booleans())
 def test_maps_of_one_ramp_agree_on_the_overlap(seed, first_flipped, second_flipped):
     first, second = boxes(16, seed=seed, scale=(0.5, 1.0), min_overlap=0.5)

@@ -101,6 +101,7 @@ def draw_slots(images: Tensor, seen: Assignment, path: Path, *, titles: Sequence
             axis.set_xlabel(f"concept {concept}  ·  {area:.0f} %", fontsize=8, color=colour(concept), labelpad=2)
     for axis, name in zip(axes[0], ["image", "concepts", *(f"slot {slot + 1}" for slot in range(slots))], strict=True):
         axis.set_title(name, fontsize=TITLE)
+    figure.suptitle("Each slot keeps the places that it wins; its colour is that of its concept", fontsize=TITLE)
     legend(figure, sorted({concept for concept in seen.concepts.flatten().tolist() if concept >= 0}))
     save(figure, path)
 
@@ -163,7 +164,8 @@ def draw_concepts(
             show(axis, highlighted(as_picture(images[column]), mask))
             outline(axis, mask, concept)
     figure.suptitle(
-        "Where each concept occurs, % of the images of a kind, and images that show it best", fontsize=TITLE
+        "Where each concept occurs: share (and number) of the images of a kind; images that show it best",
+        fontsize=TITLE,
     )
     save(figure, path)
 
@@ -173,18 +175,20 @@ def _share_bars(
 ) -> None:
     """Draw the share of the images with each class and attribute that contain the concept."""
     there = presence(table, num_concepts)[:, concept].double()
-    names, shares, shades = [], [], []
+    names, shares, shades, words = [], [], [], []
     for number, (values, labels) in enumerate(groupings):
         for value, name in enumerate(labels):
             members = there[values == value]
+            share = 100 * float(members.mean()) if len(members) else 0.0
             names.append(name)
-            shares.append(100 * float(members.mean()) if len(members) else 0.0)
+            shares.append(share)
             shades.append(NEUTRAL if number == 0 else STRONG)
+            words.append(f"{share:.0f} %  ({int(members.sum()):,})")
     places = np.arange(len(names))
     drawn = axis.barh(places, shares, color=shades, height=0.7)
-    axis.bar_label(drawn, fmt="%.0f", fontsize=7, padding=2)
+    axis.bar_label(drawn, labels=words, fontsize=7, padding=2)
     axis.set_yticks(places, names, fontsize=7)
     axis.invert_yaxis()
-    axis.set_xlim(0, 118)
+    axis.set_xlim(0, 170)
     axis.set_xticks([])
     axis.spines[["top", "right", "bottom"]].set_visible(False)
