@@ -155,7 +155,7 @@ def run(
                     before(item, position)
                 last = {name: float(value) for name, value in method.train_step(item, position).items()}
             assert step == steps - 1
-            for learner in method.learners.values():
+            for learner in method.trained(stage).values():
                 learner.end_epoch()
             ends.append({**last, **method.end_epoch(stage, epoch)})
             count += steps

@@ -98,7 +98,7 @@ def _stop_or_save(session: Session, *, by_step: bool = False) -> bool:
 def _log_interval(session: Session, stage: Stage) -> None:
     cursor = session.cursor
     values = {f"train/{name}": value for name, value in session.meter.interval().items()}
-    values |= {f"train/lr/{name}": learner.lr for name, learner in session.method.learners.items()}
+    values |= {f"train/lr/{name}": learner.lr for name, learner in session.method.trained(stage).items()}
     session.trackers.log(values, stage=stage.name, epoch=cursor.epoch, step=cursor.global_step, split="train")
     session.progress.metrics(values)
 
@@ -107,7 +107,7 @@ def _finish_epoch(session: Session, stage: Stage, seconds: float, samples_per_se
     """Advance schedulers, log the epoch's means and diagnostics, evaluate and select."""
     cursor, method, settings = session.cursor, session.method, session.settings
     means = session.meter.epoch()
-    for learner in method.learners.values():
+    for learner in method.trained(stage).values():
         learner.end_epoch(means.get("loss"))
     values = {f"train/epoch_{name}": value for name, value in means.items()}
     if session.data.true_noise_rate:
@@ -140,12 +140,14 @@ def _weights(method: Method) -> dict[str, Any]:
     Where units were removed, "units" says which are left (`Surgeon.state_dict` by learner): a network is cut to them
     before it takes the weights.
     """
+    names = method.learners if method.predictors is None else method.predictors
+    learners = {name: method.learners[name] for name in names}
     weights: dict[str, Any] = {
         name: {
             key: value.detach().to("cpu", copy=True) for key, value in learner.inference_network.state_dict().items()
         }
-        for name, learner in method.learners.items()
+        for name, learner in learners.items()
     }
-    surgeons = {name: one.surgeon for name, one in method.learners.items() if one.surgeon is not None}
+    surgeons = {name: one.surgeon for name, one in learners.items() if one.surgeon is not None}
     units = {name: surgeon.state_dict() for name, surgeon in surgeons.items() if surgeon.removed}
     return {**weights, "units": units} if units else weights

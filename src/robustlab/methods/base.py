@@ -24,11 +24,13 @@ class Stage:
     """A named part of a run with its own number of epochs.
 
     evaluated: whether epochs end with an evaluation that selection rules may choose; False while nothing can predict.
+    learners: names of those that it trains, whose schedules advance; None = all.
     """
 
     name: str
     epochs: int
     evaluated: bool = True
+    learners: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ class Method(ABC):
     surrogate_min_count: int = 5
     """Surrogate groups with fewer validation samples are too noisy to be the worst (CoBalT)."""
 
+    predictors: ClassVar[tuple[str, ...] | None] = None
+    """Names of the learners that predict, whose weights are kept for selection rules; None = all."""
+
     projection_dim: int | None = None
     """Width of the projection head that the method needs on its networks; None = none."""
 
@@ -91,6 +96,12 @@ class Method(ABC):
     def stages(self) -> Sequence[Stage]:
         """Return the stages in order. Default: one stage of `context.epochs` epochs."""
         return [Stage("train", self.context.epochs)]
+
+    def trained(self, stage: Stage) -> dict[str, Learner]:
+        """Return the learners that a stage trains, by name."""
+        return {
+            name: learner for name, learner in self.learners.items() if stage.learners is None or name in stage.learners
+        }
 
     def _train_loader(self, context: Context):
         return context.data.loader(batch_size=context.batch_size, views=("weak",), purpose="train")
