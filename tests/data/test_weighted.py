@@ -139,3 +139,13 @@ def test_without_weights_a_pass_is_what_it_was():
     plain = Order(40, 7, 3, "train")
     assert not plain.repeats
     assert torch.equal(drawn(loader(weights=None).epoch(2)), plain.permutation(epoch=2, cycle=0))
+
+
+def test_a_sample_that_is_listed_several_times_comes_as_often_and_is_augmented_each_time():
+    indices = torch.tensor([4, 4, 4, 4, 4, 4, 7, 9])
+    batches = list(loader(indices=indices, weights=None, batch_size=3).epoch(0))
+    assert torch.equal(drawn(batches).sort().values, indices)
+    images = torch.cat([batch.views[0][batch.index == 4] for batch in batches])
+    assert len(images) == 6
+    assert len(images.flatten(1).unique(dim=0)) > 1
+    assert same(batches[1:], loader(indices=indices, weights=None, batch_size=3).epoch(0, start=1))

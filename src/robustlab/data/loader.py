@@ -35,6 +35,7 @@ class Loader:
     ) -> None:
         """Serve `indices` (int64 [n], CPU) from `feed`; `labels` int64 [N] on the device, None to serve no targets.
 
+        Where a sample may come more than once in a pass, each time is augmented independently.
         Raises ConfigError where a step would leave a rank without a sample.
         """
         self.indices = indices
@@ -43,6 +44,7 @@ class Loader:
         self._views = tuple(views)
         self._labels = labels
         self._rank, self._world_size = rank, world_size
+        self._repeats = order.repeats or len(indices.unique()) < len(indices)
         smallest = len(order.rows(order.steps - 1))  # the last
         if order.steps and smallest < world_size:
             raise ConfigError(
@@ -79,10 +81,9 @@ class Loader:
                 steps = range(begin, min(begin + group, last))
                 batches = [self._share(shuffled, step) for step in steps]
                 index = torch.cat(batches)
-                repeats = self.order.repeats
                 yield Chunk(
                     index=index,
-                    draws=torch.cat([self._share(places, step) for step in steps]) if repeats else index,
+                    draws=torch.cat([self._share(places, step) for step in steps]) if self._repeats else index,
                     sizes=tuple(len(batch) for batch in batches),
                     skip=max(first - begin, 0),
                     view_keys=self._keys("view", epoch, cycle),

@@ -155,9 +155,10 @@ class Data:
     ) -> Loader:
         """Return a loader of training samples.
 
-        indices: int64 stable indices, by default `train_indices`. batch_size: of the global batch. views: names; a name
-        that is repeated gives independent draws. purpose: names the random stream: loaders with the same purpose and
-        indices serve the same batches. labelled: False drops the targets. shard: share each batch among the ranks.
+        indices: int64 stable indices, by default `train_indices`; one may come several times, augmented independently
+        each time. batch_size: of the global batch. views: names; a name that is repeated gives independent draws.
+        purpose: names the random stream: loaders with the same purpose and indices serve the same batches. labelled:
+        False drops the targets. shard: share each batch among the ranks.
         weights: float64 [len(indices)], not negative: a pass then draws len(indices) times with replacement, each
         sample with probability weight / sum, and augments every draw independently.
         """
