@@ -1,0 +1,50 @@
+"""Spectral decoupling (Pezeshki et al., "Gradient Starvation", NeurIPS 2021): a penalty on logits for weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from robustlab.data.base import Batch
+from robustlab.methods.base import Position
+from robustlab.methods.checks import at_least
+from robustlab.methods.erm import ERM
+from robustlab.methods.memorisation import DiagnosticsSettings
+
+
+class SpectralDecoupling(ERM):
+    """Cross-entropy plus coefficient * mean(logits^2), over all logits of all images, without a factor 1/2.
+
+    It takes the place of weight decay: set optimizer.weight_decay=0. delay: steps without the penalty (the official
+    code has such a delay for coloured digits).
+    """
+
+    def __init__(
+        self,
+        *,
+        coefficient: float = 0.1,
+        delay: int = 0,
+        label_smoothing: float = 0.0,
+        diagnostics: DiagnosticsSettings | None = None,
+    ) -> None:
+        """Raise `ConfigError` for values out of range."""
+        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+        at_least("coefficient", coefficient, 0)
+        at_least("delay", delay, 0)
+        self.coefficient, self.delay = coefficient, delay
+
+    def loss(self, batch: Batch, position: Position) -> Mapping[str, Tensor]:
+        """Return {"loss", "loss_labelled", "penalty", "accuracy"}; penalty: the mean of squared logits."""
+        assert batch.targets is not None
+        logits = self.learners["network"](batch.images).float()
+        cross_entropy = F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
+        penalty = logits.square().mean()
+        penalised = cross_entropy + self.coefficient * penalty
+        return {
+            "loss": penalised if position.global_step >= self.delay else cross_entropy,
+            "loss_labelled": cross_entropy,
+            "penalty": penalty,
+            "accuracy": (logits.argmax(dim=1) == batch.targets).float().mean(),
+        }
