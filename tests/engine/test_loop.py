@@ -19,6 +19,7 @@ from robustlab.methods.base import Method, Stage
 from robustlab.methods.crosssplit import CrossSplit
 from robustlab.methods.elr import ELR
 from robustlab.methods.erm import ERM
+from robustlab.methods.jtt import JTT
 from tests.methods.harness import RUNTIME, Options, assert_equal, make_context, make_data, snapshot
 
 EPOCHS = 3
@@ -65,7 +66,13 @@ class Prepared(ERM):
         return [Stage("prepare", 2, evaluated=False), Stage("train", EPOCHS)]
 
 
-METHODS = {"erm": ERM, "elr": ELR, "crosssplit": partial(CrossSplit, warmup={"epochs": 1}), "prepared": Prepared}
+METHODS = {
+    "erm": ERM,
+    "elr": ELR,
+    "crosssplit": partial(CrossSplit, warmup={"epochs": 1}),
+    "prepared": Prepared,
+    "jtt": JTT,
+}
 
 
 def session(name: str, folder: Path, rows: list | None = None, learner: dict | None = None, **settings) -> Session:
@@ -224,3 +231,18 @@ def test_stages_without_evaluation_are_neither_measured_nor_selected(tmp_path):
     assert cut.selection.results() == {}
     assert "test/accuracy" not in cut.final
     assert cut.cursor.global_step == 9
+
+
+def test_stages_advance_the_learners_they_train_and_rules_keep_those_that_predict(tmp_path):
+    one = session("jtt", tmp_path)
+    kept: dict[str, Any] = {}
+    cast(Any, one.progress).at_epoch = lambda *_: kept.update(one.selection.snapshots)
+    assert run(one) is None
+    learners = one.method.learners
+    assert {name: learner.epochs for name, learner in learners.items()} == {"identification": 1, "network": EPOCHS}
+    for row in rows_of(one):
+        rates = {name for name in row if name.startswith("train/lr/")}
+        if row["split"] == "train":
+            assert rates == {"train/lr/identification" if row["stage"] == "identify" else "train/lr/network"}
+    assert set(kept) == {"best_test"}
+    assert set(kept["best_test"]) == {"network"}
