@@ -84,7 +84,12 @@ def test_two_ranks_remove_the_same_units_as_one_process(tmp_path):
 @pytest.mark.slow
 def test_a_sweep_of_the_penalty_runs_every_point(tmp_path):
     log = tmp_path / "log.txt"
-    command = ["-m", "experiment=demp/sweep/digits_smoke", "trainer.max_steps=2", f"paths.output_dir={tmp_path}/out"]
+    command = [
+        "hydra.mode=MULTIRUN",
+        "experiment=demp/sweep/digits_smoke",
+        "trainer.max_steps=2",
+        f"paths.output_dir={tmp_path}/out",
+    ]
     assert train(command, log) == 0, log.read_text()
     assert len(list((tmp_path / "out").glob("*/seed0/results.json"))) == 5
 
@@ -121,7 +126,7 @@ def test_digits_lose_as_many_units_as_is_known(tmp_path, name):
 def test_a_stronger_penalty_leaves_no_more_units(tmp_path):
     log = tmp_path / "log.txt"
     command = [
-        "-m",
+        "hydra.mode=MULTIRUN",
         "experiment=demp/digits_smoke",
         "method.reg.peak=0.02,0.05,0.1",
         f"paths.output_dir={tmp_path}/out",
