@@ -12,7 +12,7 @@ class Conv1x1(nn.Conv2d):
     """A 1x1 convolution without bias whose stride is taken before the product, on a CPU.
 
     The value is the same. oneDNN's weight gradient of a strided 1x1 convolution in channels_last writes beyond its
-    buffer for 2 to 7 input channels (torch 2.15: "corrupted double-linked list"), widths that pruning leaves.
+    buffer for fewer than 8 input channels (torch 2.15: "corrupted double-linked list"), widths that pruning leaves.
     """
 
     def forward(self, input: Tensor) -> Tensor:
