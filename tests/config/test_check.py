@@ -172,3 +172,8 @@ def test_every_leaf_refuses_a_value_of_another_kind(wrong):
     named = {message.partition(": ")[0] for message in problems(cfg)}
     assert len(changed) > 50
     assert [name for name in changed if not named & {name, f"{name}.nonsense"}] == []
+
+
+def test_further_arguments_of_a_library_may_be_anything():
+    assert problems(compose(["model=timm", "+model.options={img_size: 32, act_layer: gelu}"])) == []
+    assert problems(compose(["model=timm", "model.options=3"])) != []

@@ -55,6 +55,8 @@ def _kind(node: ast.expr, module: Module, depth: int) -> Kind:
     if isinstance(node, ast.Subscript):
         return _kind_of_generic(node, module, depth)
     name = last_name(node)
+    if name in ("Any", "object"):
+        return ANYTHING
     if name in _SCALARS:
         return Scalar(_SCALARS[name])
     if name in _LISTS or name == "tuple" or name == "Tuple":
