@@ -1,9 +1,13 @@
 """Values of the recipes that a table's numbers hang on."""
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from robustlab.config.compose import compose, conf_dir, expand
+from robustlab.engine.build import build
+from robustlab.engine.learner import Learner
+from robustlab.engine.runtime import Runtime
 
 
 def test_the_released_codes_profile():
@@ -66,3 +70,20 @@ def test_the_sweeps_of_demp(name, points, lowest, highest):
     peaks = [float(part.split("=")[1]) for (part,) in expand([f"method.reg.peak={values}"])]
     assert (len(peaks), peaks[0], peaks[-1]) == (points, lowest, highest)
     assert peaks == sorted(peaks)
+
+
+def test_the_learning_rates_of_demp_on_imagenet():
+    cfg = compose(["experiment=demp/imagenet_resnet50"])
+    weight = torch.nn.Parameter(torch.zeros(1))
+    learner = Learner(
+        torch.nn.Linear(1, 1),
+        runtime=Runtime(torch.device("cpu")),
+        optimizer=lambda _: build(cfg.optimizer)([weight]),
+        scheduler=build(cfg.scheduler.schedule),
+        interval=cfg.scheduler.interval,
+    )
+    wanted = {0: 1e-6, 12512: 0.05, 25025: 0.1, 150149: 0.1, 150150: 0.01, 350350: 1e-3, 450450: 1e-4, 500499: 1e-4}
+    for update, rate in wanted.items():
+        if update:
+            learner.scheduler.step_update(update)  # type: ignore[union-attr]  what the learner does before this update
+        assert learner.lr == pytest.approx(rate, rel=1e-3), update
