@@ -1,4 +1,4 @@
-"""Speed, as ratios measured in one run: `python scripts/benchmark.py [data crosssplit loop memory startup] [--quick]`.
+"""Speed, as ratios measured in one run: `python scripts/benchmark.py [data loop pruning ...] [--quick]`.
 
 Each part prints a table: the measured ratio (or seconds), its least and largest over the rounds, and the goal.
 """
@@ -19,6 +19,7 @@ PARTS = {
     "data": "batched augmentation against PIL and torchvision",
     "crosssplit": "a CrossSplit epoch against a supervised one and against its own arithmetic",
     "loop": "time per step added by the loop, beside other trainers (needs `uv sync --group bench`)",
+    "pruning": "a training step after units were removed, what a removal costs, DemP over dense training",
     "memory": "a CPU training step when freed memory stays in the process",
     "startup": "seconds until the command line answers",
 }
