@@ -78,6 +78,8 @@ class Options:
     widths: tuple[int, ...] = (32,)
     proj_dim: int = 16
     cosine_to: float | None = None
+    network: Callable[..., nn.Module] | None = None
+    """In place of a perceptron."""
     learner: dict[str, Any] = field(default_factory=dict)
 
 
@@ -98,12 +100,11 @@ def make_context(data: Data, *, epochs: int, batch_size: int, seed: int = 0, opt
     ) -> Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.fold(seed, "init", name))
-            network = mlp(
-                num_classes=data.task.num_classes,
-                image_shape=data.task.image_shape,
-                proj_dim=chosen.proj_dim,
-                widths=chosen.widths,
-            )
+            task = {"num_classes": data.task.num_classes, "image_shape": data.task.image_shape}
+            if chosen.network is None:
+                network = mlp(**task, proj_dim=chosen.proj_dim, widths=chosen.widths)
+            else:
+                network = chosen.network(**task)
             network = network if wrap is None else wrap(network)
         schedule = None if scheduler is configured else scheduler
         if scheduler is configured and chosen.cosine_to is not None:

@@ -17,7 +17,20 @@ from tests.methods.harness import RUNTIME, assert_equal, flat, positions, restor
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
 EPOCHS = 2
-DEPARTURES = {"crop": {"criterion"}, "crop_it": {"criterion", "rounds"}, "early_crop": {"criterion"}}
+SHORT = {
+    "warmup": {"epochs": 1},
+    "discover": {"epochs": 1, "warmup": 0.5},
+    "slots": {"hidden": 16},
+    "dfr": {"retrains": 3},
+}
+"""Smaller values for training, where a method has these groups, or by its name."""
+DEPARTURES = {
+    "crop": {"criterion"},
+    "crop_it": {"criterion", "rounds"},
+    "early_crop": {"criterion"},
+    "cobalt_shuffled": {"kind"},
+    "cobalt_image": {"kind"},
+}
 """Attributes in which a file is there to depart from the defaults of its class."""
 
 
@@ -26,12 +39,15 @@ def data() -> Data:
     return grouped_digits()
 
 
-def build(name: str, data: Data) -> Method:
-    options = [f"method={name}", "trainer.device=cpu", "trainer.batch_size=16", f"trainer.epochs={EPOCHS}", "seed=3"]
+def build(name: str, data: Data, *, epochs: int = EPOCHS, short: bool = True) -> Method:
+    options = [f"method={name}", "trainer.device=cpu", "trainer.batch_size=16", f"trainer.epochs={epochs}", "seed=3"]
     options += ["model=small_cnn", "model.widths=[8,16]", "optimizer=sgd", "scheduler=cosine"]
     cfg = compose(options)
-    if "warmup" in cfg.method:
-        cfg.method.warmup.epochs = 1
+    for group, values in SHORT.items() if short else ():
+        if group in cfg.method:
+            cfg.method[group].update(values)
+        elif group == cfg.method.name:
+            cfg.method.update(values)
     check(cfg)
     return build_method(cfg, data, RUNTIME)
 
@@ -85,15 +101,14 @@ PROFILES = ("crosssplit_official", "dense")
 @pytest.mark.parametrize("name", [name for name in FILES if name not in PROFILES])
 def test_defaults_of_a_file_are_those_of_its_class(name, data):
     cls = get_method(compose([f"method={name}"]).method._target_)
-    configured, plain = build(name, data), cls()
+    configured, plain = build(name, data, epochs=60, short=False), cls()
     for key, value in vars(plain).items():
         if key in DEPARTURES.get(name, ()):
             assert getattr(configured, key) != value, key
         elif key == "settings":
             settings = configured.settings  # type: ignore[attr-defined]
             for group in vars(value):
-                if group != "warmup":  # shortened by `build`
-                    assert as_lists(getattr(settings, group)) == as_lists(getattr(value, group)), group
+                assert as_lists(getattr(settings, group)) == as_lists(getattr(value, group)), group
         else:
             assert getattr(configured, key) == value, key
 

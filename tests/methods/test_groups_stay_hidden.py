@@ -22,7 +22,11 @@ from tests.methods.harness import flat, make_context, run, snapshot
 from tests.methods.test_contract import FILES, build
 
 FOLDER = Path(__file__).parents[2] / "conf" / "method"
-VARIANTS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
+VARIANTS = sorted(
+    path.relative_to(FOLDER).with_suffix("").as_posix()
+    for path in FOLDER.glob("*/*.yaml")
+    if "???" not in path.read_text()  # needs what an earlier run left
+)
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,16 @@ METHOD_NAMES = {
     "early_snap": "EarlySNAP-S",
     "early_crop": "EarlyCroP-S",
     "group_norm": "GroupNorm",
+    "cobalt": "CoBalT",
+    "cobalt_shuffled": "CoBalT with shuffled concepts",
+    "cobalt_image": "CoBalT with clusters of images",
+    "erm_cb": "class-balanced cross-entropy",
+    "rwg": "RWG",
+    "subg": "SUBG",
+    "groupdro": "GroupDRO",
+    "jtt": "JTT",
+    "dfr": "DFR",
+    "spectral_decoupling": "spectral decoupling",
 }
 
 

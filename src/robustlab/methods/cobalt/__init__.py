@@ -17,4 +17,7 @@ codes and the centre, `discover` the training step, `extract` naming the concept
 
 Between steps, `discovery.state_dict()` beside the learner's own is all that a resumed run needs. Losses and moving
 averages are computed in float32 outside of autocast; `step` enters autocast itself, for the networks alone.
+
+Stage 2, a classifier on images drawn in balance: `sampler` who is drawn how often, `settings` how stage 1 is trained,
+`controls` concepts shuffled or of whole images, `outcome` what is said and written, `method` both stages in one run.
 """
