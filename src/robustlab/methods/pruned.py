@@ -12,15 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustlab import rng
 from robustlab.data.base import Batch
-from robustlab.data.module import TEST_VIEW
 from robustlab.errors import ConfigError, NumericalError
 from robustlab.methods.base import Context, Position, Stage, settings
 from robustlab.methods.memorisation import DiagnosticsSettings
 from robustlab.methods.single import SingleNetwork
 from robustlab.pruning.death import DeathReport, DeathSettings, find_dead
 from robustlab.pruning.record import Record
+from robustlab.pruning.samples import Samples
 from robustlab.pruning.units import RESIDUAL_MODES, units_of
 
 
@@ -103,6 +102,7 @@ class PrunedNetwork(SingleNetwork):
             exclude=self.surgery.exclude,
         )
         self.record = Record(learner.network, self.surgeon, image_shape=context.task.image_shape)
+        self._samples = Samples(context, batch_size=self.death.batch_size)
         self._ever_dead: dict[str, Tensor] = {}
         self._counted: dict[str, float] = {}
         self._epoch = 0
@@ -145,7 +145,7 @@ class PrunedNetwork(SingleNetwork):
             return 0
         if not final:
             return self.prune(report.dead, reason="dead", t=t, constants=report.constants)
-        few, most = self._sample_count(self.death.num_samples), self._sample_count(self.death.final_num_samples)
+        few, most = (self._samples.count(one) for one in (self.death.num_samples, self.death.final_num_samples))
         by_few = report
         if most != few:
             report = self._find_dead(self.death.final_num_samples)
@@ -157,9 +157,11 @@ class PrunedNetwork(SingleNetwork):
         facts = {"samples": float(most), "samples_before": float(few), "wrongly_dead": float(wrong)}
         removed = 0
         if self._is_news(report.dead):
-            before = self._classes()
+            learner, images = self.learners["network"], self.death.final_num_samples
+            before = self._samples.classes(learner.inference_network, images)
             removed = self.prune(report.dead, reason="final", t=t, constants=report.constants)
-            facts |= {f"disagree_{split}": value for split, value in self._disagreement(before).items()}
+            shares = self._samples.disagreement(before, self._samples.classes(learner.inference_network, images))
+            facts |= {f"disagree_{split}": value for split, value in shares.items()}
             self.record.events[-1] |= facts
         self._counted |= {f"pruning/final/{name}": value for name, value in facts.items()}
         return removed
@@ -188,33 +190,9 @@ class PrunedNetwork(SingleNetwork):
         self.record.note(t=t, epoch=self._epoch, reason=reason, removed=removed, logit_change=change)
         return removed
 
-    def death_batches(self, num_samples: int | None, *, share: bool = False) -> Iterator[Tensor]:
-        """Yield training images without augmentation, float [B, C, H, W]: always the same samples, chosen by the seed.
-
-        num_samples: None = all. share: give each rank its own batches of them.
-        """
-        data, runtime = self.context.data, self.context.runtime
-        indices, count = data.train_indices, self._sample_count(num_samples)
-        if count < len(indices):
-            chosen = rng.permutation(rng.fold(self.context.seed, "death"), len(indices))[:count]
-            indices = indices[chosen.sort().values]
-        size = min(self.death.batch_size, count)
-        if share:
-            batches = indices.split(size)[runtime.rank :: runtime.world_size]
-            if not batches:
-                return
-            indices = torch.cat(batches)
-        loader = data.loader(
-            indices,
-            batch_size=size,
-            views=(TEST_VIEW,),
-            purpose="death",
-            labelled=False,
-            shuffle=False,
-            shard=False,
-        )
-        for batch in loader.epoch(0):
-            yield batch.images
+    def death_batches(self, num_samples: int | None) -> Iterator[Tensor]:
+        """Yield training images without augmentation, float [B, C, H, W], always the same for a seed; None = all."""
+        yield from self._samples.batches(num_samples)
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
         """Return the metrics of pruning beside the diagnostics; after the last epoch, check and remove first.
@@ -255,10 +233,6 @@ class PrunedNetwork(SingleNetwork):
         self._seconds = state["seconds"]
         self.after_surgery()
 
-    def _sample_count(self, num_samples: int | None) -> int:
-        available = len(self.context.data.train_indices)
-        return available if num_samples is None else min(num_samples, available)
-
     def _find_dead(self, num_samples: int | None) -> DeathReport:
         chosen, runtime = self.death, self.context.runtime
         if self.surgery.fold_constants:
@@ -267,7 +241,7 @@ class PrunedNetwork(SingleNetwork):
         # Ranks share long checks only: with statistics of BatchNorm of their own they should each see all samples.
         # In train mode they must do equal numbers of passes, as synchronised statistics are waited for.
         share = num_samples != chosen.num_samples and not chosen.require_train_dead
-        batches = self.death_batches(num_samples, share=share)
+        batches = self._samples.batches(num_samples, share=share)
         return find_dead(self.learners["network"].network, self.units, batches, settings=chosen, runtime=runtime)
 
     def _wait(self) -> None:
@@ -306,27 +280,3 @@ class PrunedNetwork(SingleNetwork):
     def _logits(self, images: Tensor) -> Tensor:
         """Return the logits of the network that is trained, in eval mode and float32."""
         return self.learners["network"].network.eval().forward(images).float()
-
-    @torch.no_grad()
-    def _classes(self) -> dict[str, Tensor]:
-        """Return what the network predicts on the images of the final check and on the test split."""
-        network = self.learners["network"].inference_network.eval()
-        test = self.context.data.evaluation("test", self.death.batch_size).epoch(0)
-        images = {
-            "train": self.death_batches(self.death.final_num_samples, share=True),
-            "test": (batch.images for batch in test),
-        }
-        with self.context.runtime.autocast():
-            return {
-                split: torch.cat([network.forward(one).argmax(dim=1) for one in batches] or [torch.zeros(0)])
-                for split, batches in images.items()
-            }
-
-    def _disagreement(self, before: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the share of predictions that differ from `before`, over all ranks."""
-        found = {}
-        for split, classes in self._classes().items():
-            counts = torch.tensor([float((classes != before[split]).sum()), float(len(classes))])
-            different, count = self.context.runtime.mean_over_ranks(counts.to(classes.device)).tolist()
-            found[split] = different / count
-        return found
