@@ -53,7 +53,7 @@ class Samples:
 
     @torch.no_grad()
     def classes(self, network: nn.Module, number: int | None) -> dict[str, Tensor]:
-        """Return what is predicted, int64 [n] by split: on this rank's share of `number` training images, and on "test"."""
+        """Return what is predicted, int64 [n] by split: on this rank's share of `number` training images, on "test"."""
         test = (batch.images for batch in self.context.data.evaluation("test", self.batch_size).epoch(0))
         none, found = torch.zeros(0, dtype=torch.int64, device=self.context.runtime.device), {}
         network.eval()
