@@ -1,7 +1,7 @@
 """Every YAML file under conf/ composes and passes the check, with nothing registered anywhere."""
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from robustlab.config.check import problems
 from robustlab.config.compose import compose, conf_dir
@@ -26,11 +26,17 @@ def companions(choice: str) -> list[str]:
     return [f"dataset={owner}" for owner in ("cifar100", "cifar10") if owner in name][:1]
 
 
+def composed(*overrides: str) -> DictConfig:
+    """Compose, with a value for each key that only a user can know, e.g. a file of labels."""
+    cfg = compose(list(overrides))
+    for key in OmegaConf.missing_keys(cfg):
+        OmegaConf.update(cfg, key, "given")
+    return cfg
+
+
 @pytest.mark.parametrize("choice", choices())
 def test_composes_and_passes_the_check(choice):
-    cfg = compose([choice, *companions(choice)])
-    for key in OmegaConf.missing_keys(cfg):
-        OmegaConf.update(cfg, key, "given")  # what only a user can know, e.g. a file of labels
+    cfg = composed(choice, *companions(choice))
     assert problems(cfg) == []
     run_name(cfg)
 
@@ -43,5 +49,5 @@ def test_recipes_can_be_run_with_the_baseline(choice):
 
 def test_each_choice_is_a_run_of_its_own():
     singles = [choice for choice in choices() if choice.split("=")[0] in ("dataset", "model", "method", "optimizer")]
-    names = [run_name(compose([choice])) for choice in singles]
+    names = [run_name(composed(choice)) for choice in singles]
     assert len(set(names)) == len(names) - 3, "only the defaults of four groups give the same run"

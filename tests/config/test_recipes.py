@@ -87,3 +87,43 @@ def test_the_learning_rates_of_demp_on_imagenet():
         if update:
             learner.scheduler.step_update(update)  # type: ignore[union-attr]  what the learner does before this update
         assert learner.lr == pytest.approx(rate, rel=1e-3), update
+
+
+CLASSIFIERS = {
+    "waterbirds": (1e-4, 0.1, 300, 128),
+    "waterbirds_paper_literal": (1e-4, 0.1, 300, 128),
+    "waterbirds_erm": (1e-3, 1e-4, 300, 128),
+    "waterbirds_jtt": (1e-5, 1.0, 300, 128),
+    "waterbirds_dfr": (1e-3, 1e-3, 100, 32),
+    "celeba": (1e-4, 0.1, 60, 128),
+    "celeba_paper_literal": (1e-4, 0.1, 60, 128),
+    "celeba_erm": (1e-4, 1e-4, 50, 128),
+    "celeba_jtt": (1e-5, 0.1, 50, 128),
+    "celeba_dfr": (1e-3, 1e-4, 50, 128),
+}
+"""Rate, decay, epochs and batch of the classifiers on Waterbirds and CelebA."""
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_of_spurious_correlations(name):
+    cfg = compose([f"experiment=cobalt/{name}"])
+    found = (cfg.optimizer.lr, cfg.optimizer.weight_decay, cfg.trainer.epochs, cfg.trainer.batch_size)
+    assert found == CLASSIFIERS[name]
+    assert cfg.model.pretrained is True
+    assert list(cfg.trainer.selection) == ["last", "avg", "ig", "hg"]
+    if name.endswith("jtt"):
+        settings = (cfg.method.identification.epochs, cfg.method.up_weight)
+        assert settings == ((60, 100) if "waterbirds" in name else (1, 50))
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "exponent"),
+    [("waterbirds", 50, 0), ("waterbirds_paper_literal", 50, 2), ("celeba", 20, 0), ("celeba_paper_literal", 20, 1)],
+)
+def test_concept_discovery_on_photographs(name, epochs, exponent):
+    method = compose([f"experiment=cobalt/{name}"]).method
+    assert (method.discover.epochs, method.discover.lr, method.discover.weight_decay) == (epochs, 2e-4, 5e-4)
+    assert (method.slots.count, method.slots.dim, method.dictionary.codes) == (4, 32, 8)
+    assert tuple(method.temperature.values()) == (0.1, 0.07, 0.2)
+    assert (method.teacher.momentum, method.dictionary.momentum, method.teacher.centre_momentum) == (0.99, 0.9, 0.9)
+    assert (method.sampler.parametrisation, method.sampler.exponent) == ("class", exponent)
