@@ -15,6 +15,7 @@ from tests.end_to_end.harness import rows, run_folder, train
         (["method.label_smoothing=2"], "label_smoothing"),
         (["noise=file", "noise.model.file={empty}/labels.npz"], "labels.npz"),
         (["noise=cifar10n"], "defined on the classes of cifar10"),
+        (["trainer.selection=[hg]"], "need a validation split"),
     ],
 )
 def test_one_message_and_no_folder(tmp_path, overrides, expected):

@@ -121,7 +121,7 @@ def _train(
     groups = group_record(data)
     if groups is not None and state is None and runtime.is_main:
         print_group_table(groups, make_console(sys.stderr))
-    method = build_method(cfg, data, runtime)
+    method, settings = build_method(cfg, data, runtime), _settings(cfg, data)
     resolved = _resolved(cfg)
     if runtime.is_main:
         _write_descriptions(folder, cfg, resolved, overrides, data)
@@ -148,7 +148,7 @@ def _train(
                 trackers=trackers,
                 progress=progress,
                 checkpoints=checkpoints,
-                settings=_settings(cfg, data),
+                settings=settings,
                 stop=stop,
                 identity=identity,
             )
