@@ -53,7 +53,7 @@ def _measure(args: argparse.Namespace, exported) -> int:
     """Print and write the latency of the exported network beside that of the unpruned one."""
     import torch
 
-    from robustlab.engine.folder import write_json
+    from robustlab.files import write_json
     from robustlab.pruning.latency import inference_speed_up
 
     if args.device.startswith("cuda") and not torch.cuda.is_available():

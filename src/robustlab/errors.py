@@ -1,7 +1,7 @@
 """Errors that a user can mend, each with the exit code of the `train` command.
 
 0 done; 1 a bug (traceback); 2 the command cannot work as given; 3 the data is damaged; 4 the environment failed
-(disk, lock); 5 the numbers went wrong (NaN); 85 stopped by a signal, resumable with the same command.
+(disk, lock, memory); 5 the numbers went wrong (NaN); 85 stopped by a signal, resumable with the same command.
 """
 
 EXIT_PREEMPTED = 85
@@ -25,6 +25,12 @@ class DataError(UserError):
 
 class RunFolderError(UserError):
     """The run folder cannot be used: held by another process, disk full, no checkpoint that loads."""
+
+    exit_code = 4
+
+
+class ResourceError(UserError):
+    """The memory of the machine or of its GPU does not suffice."""
 
     exit_code = 4
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from robustlab.config.compose import CONFIG_NAME, session
-from robustlab.errors import ConfigError, UserError
+from robustlab.errors import EXIT_PREEMPTED, ConfigError, UserError
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":
             print(f"train: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return EXIT_PREEMPTED
 
 
 def _refuse_contradictions(args: Namespace) -> None:

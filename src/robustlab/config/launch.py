@@ -14,6 +14,7 @@ from robustlab.config.check import problems, refuse
 from robustlab.config.compose import compose_again, expand, load, search_flags, without_hydra
 from robustlab.config.explain import empty_sweeps, explain, no_options
 from robustlab.config.resolvers import sweep_group
+from robustlab.config.stop_signals import hold_back
 from robustlab.errors import EXIT_PREEMPTED, UserError
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ def run_point(cfg: DictConfig) -> int:
 
 
 def _engine_run(cfg: DictConfig, overrides: list[str], group: str | None) -> int:
+    hold_back()  # importing torch takes seconds, in which a signal would kill without a word
     from robustlab.engine.run import run
 
     return run(cfg, overrides, group=group, compose_again=compose_again, flags=search_flags())

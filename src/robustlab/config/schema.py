@@ -191,7 +191,7 @@ class Config:
     paths: Paths
     seed: Annotated[int, Range(low=0, below=2**63)]
     compare: Word | None
-    resume: bool
+    resume: Literal[True, False, "force"]
     tags: list[Word]
     name: Word | None
 

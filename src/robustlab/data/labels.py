@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from robustlab.errors import ConfigError, DataError
+from robustlab.files import write_whole
 
 
 def label_hash(labels: Tensor) -> str:
@@ -25,12 +25,8 @@ def label_hash(labels: Tensor) -> str:
 def save(path: Path, assigned: Tensor, *, record: Mapping[str, Any]) -> None:
     """Write an .npz with `assigned` and, as JSON text, the `record` of how they came about; whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, assigned=assigned.cpu().numpy(), record=np.array(json.dumps(dict(record))))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    text = np.array(json.dumps(dict(record)))
+    write_whole(path, lambda file: np.savez_compressed(file, assigned=assigned.cpu().numpy(), record=text))
 
 
 def load(path: Path, key: str = "assigned") -> Tensor:

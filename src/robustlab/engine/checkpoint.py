@@ -2,85 +2,114 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import random
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 
-from robustlab.errors import RunFolderError
+from robustlab.errors import ConfigError, RunFolderError
+from robustlab.files import (
+    free_bytes,
+    patiently,
+    remove_temporary,
+    rename,
+    size_in_words,
+    sync_folder,
+    write_whole,
+)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Raised with every change of what a checkpoint holds: 2 came with the settings and the circumstances of the run."""
 
 
 def write_atomically(path: Path, state: Mapping[str, Any]) -> None:
-    """Save `state` so that `path` is at every moment absent, the old file, or the new one (fsync, then rename).
+    """Save tensors and plain types, whole or not at all. Raises RunFolderError."""
 
-    The temporary file lies in the same folder: a rename across file systems would be a copy. Raises RunFolderError.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
+    def write(file: IO[bytes]) -> None:
+        try:
             torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise RunFolderError(
-            f"could not write {path} ({str(error).splitlines()[0]}): the earlier checkpoint is intact. "
-            "Free disk space or quota and run the same command again"
-        ) from error
+        except RuntimeError as error:  # torch's words for a write that failed; why it failed stands behind it
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+
+    write_whole(path, write, size=tensor_bytes(state))
+
+
+def tensor_bytes(value: Any) -> int:
+    """Return the bytes of all tensors in nested plain types: what a file of them takes, but for some kB."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(map(tensor_bytes, value.values()))
+    return sum(map(tensor_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 class Checkpoints:
-    """The checkpoints of one run: `last.pt`, the one before it, and weights chosen by selection rules."""
+    """The checkpoints of one run: `last.pt`, the one before it, and weights chosen by selection rules.
+
+    At every moment of a save, the newest whole file of next.pt, last.pt and previous.pt is the old or the new state.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.last, self.previous = folder / "last.pt", folder / "previous.pt"
+        self.last, self.previous, self._next = folder / "last.pt", folder / "previous.pt", folder / "next.pt"
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write `last.pt`; the former one becomes `previous.pt` only once the new one is whole on disk."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        new = self.folder / "next.pt"
-        write_atomically(new, {"schema": SCHEMA_VERSION, **state})
+        write_atomically(self._next, {"schema": SCHEMA_VERSION, **state})
         if self.last.exists():
-            os.replace(self.last, self.previous)
-        os.replace(new, self.last)
-        _sync_folder(self.folder)
+            rename(self.last, self.previous)
+        rename(self._next, self.last)
+        patiently(lambda: sync_folder(self.folder))
 
     def save_weights(self, rule: str, state: Mapping[str, Any]) -> None:
         """Write `best_<rule>.pt` (or the like): weights of all learners, for inference."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / f"{rule}.pt", state)
 
+    def check_space(self, size: int) -> None:
+        """Raise RunFolderError unless there is room for last.pt, previous.pt and the one being written, `size` each.
+
+        What lies there already counts.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = sum(path.stat().st_size for path in (self.last, self.previous) if path.is_file())
+        free, needed = free_bytes(self.folder), max(0, 3 * size - kept)
+        if free < needed:
+            raise RunFolderError(
+                f"{self.folder} has {size_in_words(free)} free, but checkpoints need {size_in_words(needed)} more (up "
+                f"to three of {size_in_words(size)} at a time). Free disk space, or choose another place with "
+                "paths.output_dir=..."
+            )
+
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the newest whole checkpoint (None if none was ever written) and warnings about damaged ones.
 
         Damaged files are moved aside as `*.damaged`. Raises RunFolderError if checkpoints exist but none is whole:
-        starting over silently would lose the run.
+        starting over silently would lose the run; ConfigError for one of another version.
         """
         if not self.folder.is_dir():
             return None, []
-        for leftover in self.folder.glob(".*.tmp"):
-            leftover.unlink()
+        remove_temporary(self.folder)
         warnings: list[str] = []
-        found = [path for path in (self.folder / "next.pt", self.last, self.previous) if path.exists()]
-        for path in found:
+        for path in (self._next, self.last, self.previous):
+            if not path.exists():
+                continue
             try:
                 return read_checked(path), warnings
-            except RunFolderError as error:
-                aside = path.with_suffix(".damaged")
-                os.replace(path, aside)
+            except DamagedError as error:
+                aside = _free_name(path.with_suffix(".damaged"))
+                rename(path, aside)
                 warnings.append(f"{error}; moved aside as {aside.name}, going back to the checkpoint before it")
-        damaged = sorted(path.name for path in self.folder.glob("*.damaged"))  # of an earlier start, too
+        damaged = sorted(path.name for path in self.folder.glob("*.damaged*"))  # of an earlier start, too
         if damaged:
             raise RunFolderError(
                 f"no checkpoint in {self.folder} is whole (damaged: {', '.join(damaged)}); "
@@ -89,27 +118,59 @@ class Checkpoints:
         return None, warnings
 
 
+class DamagedError(RunFolderError):
+    """A file of tensors that is not whole, or holds more than tensors and plain types."""
+
+
 def read_checked(path: Path) -> dict[str, Any]:
-    """Load a checkpoint onto the CPU. Raises RunFolderError if it is damaged, foreign or more than plain types."""
+    """Load a checkpoint onto the CPU. Raises DamagedError, and ConfigError if another version wrote it."""
     state = read_tensors(path)
-    if not isinstance(state, dict) or state.get("schema") != SCHEMA_VERSION:
-        raise RunFolderError(f"checkpoint {path} was written by another version of robustlab")
+    version = state.get("schema") if isinstance(state, dict) else None
+    if version is None:
+        raise DamagedError(f"{path} is no checkpoint of robustlab")
+    if version != SCHEMA_VERSION:
+        raise ConfigError(
+            f"checkpoint {path} has schema {version}, this version of robustlab reads {SCHEMA_VERSION}; go on with the "
+            "version that wrote it (record.json beside it names the commit), or start over with resume=false"
+        )
     return state
 
 
 def read_tensors(path: Path) -> Any:
-    """Load tensors and plain types onto the CPU. Raises RunFolderError if the file is damaged or holds anything else.
+    """Load tensors and plain types onto the CPU. Raises DamagedError if the file is damaged or holds anything else,
+    RunFolderError if it may not be read.
 
-    torch.load itself does not notice flipped bytes, so the CRC of every record is verified first.
+    torch.load itself does not notice flipped bytes, so the CRC-32 of every record, which torch.save wrote, is verified.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise RunFolderError(f"checkpoint {path} is damaged (record {broken} fails its checksum)")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, pickle.UnpicklingError, zipfile.LargeZipFile) as error:
-        raise RunFolderError(f"checkpoint {path} cannot be read ({str(error).splitlines()[0][:200]})") from error
+        return patiently(lambda: _read(path))
+    except PermissionError as error:
+        raise RunFolderError(f"{path} cannot be read ({error.strerror}); mend its permissions") from error
+    except pickle.UnpicklingError as error:
+        # torch's own message advises to load without restrictions, which is not to be passed on
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"{name[1]} was refused: only tensors and plain types are loaded" if name else "no tensors and numbers"
+        raise DamagedError(f"checkpoint {path} cannot be read ({reason})") from error
+    except Exception as error:  # damage reaches the parsers of zip and pickle in every form there is
+        said = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise DamagedError(f"checkpoint {path} cannot be read ({said})") from error
+
+
+def _read(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+    if broken is not None:
+        raise ValueError(f"record {broken} fails its checksum")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _free_name(path: Path) -> Path:
+    """Return `path`, or with the first number after it that is not taken."""
+    number = 1
+    while path.exists():
+        number += 1
+        path = path.with_suffix(f".damaged{number}")
+    return path
 
 
 def rng_state() -> dict[str, Any]:
@@ -136,11 +197,3 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

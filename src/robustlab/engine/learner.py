@@ -132,8 +132,17 @@ class Learner:
                 self.scheduler.step()
 
     def is_finite(self) -> bool:
-        """Return whether no weight is NaN or infinite; one synchronisation with the device."""
-        return bool(torch.stack([weight.detach().isfinite().all() for weight in self.network.parameters()]).all())
+        """Return whether no weight and no buffer is NaN or infinite; one synchronisation with the device."""
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        return bool(torch.stack([one.detach().isfinite().all() for one in tensors]).all())
+
+    def state_bytes(self) -> int:
+        """Return about how many bytes a checkpoint of this takes, also before the optimizer has any state."""
+        weights = sum(one.nbytes for one in self.network.parameters())
+        buffers = sum(one.nbytes for one in self.network.buffers())
+        defaults = self.optimizer.defaults
+        moments = 2 if "betas" in defaults else 1 if defaults.get("momentum") else 0
+        return (weights + buffers) * (1 if self.ema is None else 2) + moments * weights
 
     def attach_surgeon(
         self, units: Units, *, min_width: int = 1, round_to: int = 1, exclude: Sequence[str] = ()

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from robustlab.config.resolvers import run_name
 from robustlab.data.module import Data
 from robustlab.engine.build import build_data, build_method
 from robustlab.engine.checkpoint import Checkpoints
-from robustlab.engine.folder import locked, prepare_folder, read_json, read_results, write_json, write_text
+from robustlab.engine.describe import describe, plain
+from robustlab.engine.environment import explained
+from robustlab.engine.folder import prepare_folder, read_results
+from robustlab.engine.identity import check_resumable, run_identity
+from robustlab.engine.lock import locked
 from robustlab.engine.loop import fit
-from robustlab.engine.record import reproducibility_record
 from robustlab.engine.runtime import Runtime
 from robustlab.engine.selection import rules_for
-from robustlab.engine.session import Session, Settings, restore
-from robustlab.engine.signals import StopFlag
-from robustlab.errors import EXIT_PREEMPTED, ConfigError
+from robustlab.engine.session import Session, Settings, check_space, restore
+from robustlab.engine.signals import StopFlag, StoppedEarly
+from robustlab.errors import EXIT_PREEMPTED
+from robustlab.files import remove_temporary, write_json
 from robustlab.tracking.base import Trackers
 from robustlab.tracking.console import make_console, say, shell_line, warn
 from robustlab.tracking.groups import group_record, print_group_table
@@ -84,47 +88,58 @@ def baseline_overrides(overrides: list[str], method: str) -> list[str]:
 def run_one(cfg: DictConfig, overrides: list[str], *, group: str | None = None) -> Outcome:
     """Run, resume, or find finished one configuration. Raises UserError; a signal gives exit code 85."""
     folder = Path(cfg.paths.run_dir).expanduser()
-    runtime = Runtime.from_config(cfg.trainer)
-    finished = read_results(folder) if cfg.resume else None
-    if finished is not None:
-        say(f"{cfg.method.name}, seed {cfg.seed}: already finished in {folder} (resume=false starts anew)")
-        return Outcome(finished, folder, 0, was_finished=True)
-    if runtime.is_main:
-        prepare_folder(folder, resume=cfg.resume)
-    runtime.barrier()
-    with StopFlag() as stop:
-        if not runtime.is_main:
-            return _train(cfg, overrides, folder, runtime, stop, group)
-        with locked(folder):
-            return _train(cfg, overrides, folder, runtime, stop, group)
+    with StopFlag() as stop, explained(cfg, folder):
+        runtime = Runtime.from_config(cfg.trainer)
+        finished = _finished(cfg, folder)
+        if finished is not None:
+            return finished
+        if runtime.is_main:
+            prepare_folder(folder, resume=bool(cfg.resume), output_dir=Path(cfg.paths.output_dir).expanduser())
+        runtime.barrier()
+        try:
+            if not runtime.is_main:
+                return _train(cfg, overrides, folder, runtime, stop, group)
+            with locked(folder):
+                finished = _finished(cfg, folder) if runtime.world_size == 1 else None  # by another process, just now
+                return finished or _train(cfg, overrides, folder, runtime, stop, group)
+        except StoppedEarly:
+            say(f"stopped by {stop.name} before the first step; the same command begins, or goes on, with the training")
+            return Outcome(None, folder, EXIT_PREEMPTED)
+
+
+def _finished(cfg: DictConfig, folder: Path) -> Outcome | None:
+    """Return the outcome of a run that has ended before, unless it is to start anew."""
+    results = read_results(folder) if cfg.resume else None
+    if results is None:
+        return None
+    say(f"{cfg.method.name}, seed {cfg.seed}: already finished in {folder} (resume=false starts anew)")
+    return Outcome(results, folder, 0, was_finished=True)
 
 
 def _train(
     cfg: DictConfig, overrides: list[str], folder: Path, runtime: Runtime, stop: StopFlag, group: str | None
 ) -> Outcome:
-    identity = {"run_name": run_name(cfg), "seed": cfg.seed}
+    identity = run_identity(cfg, runtime)
     checkpoints = Checkpoints(folder / "checkpoints")
     if not runtime.is_main:
         runtime.barrier()  # reading moves damaged files aside: rank 0 comes first
     state, warnings = checkpoints.load()
     if runtime.is_main:
+        remove_temporary(folder)
         runtime.barrier()
+    if state is not None:
+        warnings += check_resumable(state["identity"], identity, folder=folder, force=cfg.resume == "force")
     for warning in warnings:
         warn(warning)
-    if state is not None and state["identity"] != identity:
-        raise ConfigError(
-            f"{folder} holds a run with other settings ({state['identity']['run_name']}, seed "
-            f"{state['identity']['seed']}, not {identity['run_name']}, seed {cfg.seed}); choose another paths.run_dir, "
-            "or start anew with resume=false"
-        )
-    data = build_data(cfg, runtime)
+    with stop.at_once() if runtime.world_size == 1 else contextlib.nullcontext():  # ranks must stop together
+        data = build_data(cfg, runtime)
     groups = group_record(data)
     if groups is not None and state is None and runtime.is_main:
         print_group_table(groups, make_console(sys.stderr))
     method, settings = build_method(cfg, data, runtime), _settings(cfg, data)
-    resolved = _resolved(cfg)
+    resolved = plain(cfg)
     if runtime.is_main:
-        _write_descriptions(folder, cfg, resolved, overrides, data)
+        describe(folder, config=resolved, overrides=overrides, data=data, warnings=warnings)
     trackers = Trackers.from_config(
         cfg.tracker,
         run_dir=folder,
@@ -152,6 +167,7 @@ def _train(
                 stop=stop,
                 identity=identity,
             )
+            check_space(session)
             if state is not None:
                 restore(session, state)
                 say(f"resuming in {folder} at epoch {session.cursor.epoch}, step {session.cursor.step}")
@@ -191,31 +207,6 @@ def _settings(cfg: DictConfig, data: Data) -> Settings:
         checkpoint_seconds=trainer.checkpoint.every_seconds,
         checkpoint_steps=trainer.checkpoint.every_steps,
     )
-
-
-def _resolved(cfg: DictConfig) -> dict[str, Any]:
-    resolved = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(resolved, dict)
-    resolved.pop("hydra", None)
-    return {str(key): value for key, value in resolved.items()}
-
-
-def _write_descriptions(
-    folder: Path, cfg: DictConfig, resolved: Mapping[str, Any], overrides: list[str], data: Data
-) -> None:
-    """Write what the run is: resolved config, overrides, versions and hardware, and the labels it trains on."""
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(resolved))))
-    write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
-    write_json(folder / "task.json", asdict(data.task))  # what a network must be told to be built again
-    record = folder / "record.json"  # one entry per start: a requeued job may run on another machine or commit
-    mend = "delete it to go on without the record of earlier starts"
-    starts = read_json(record, needed=("starts",), mend=mend)["starts"] if record.exists() else []
-    write_json(record, {"starts": [*starts, reproducibility_record(config=resolved, overrides=overrides)]})
-    labels = folder / "labels.npz"
-    if labels.exists():
-        data.check_saved_labels(labels)
-    else:
-        data.save_labels(labels)
 
 
 def _results(cfg: DictConfig, session: Session, name: str, group: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from robustlab.engine.meter import Meter
 from robustlab.engine.runtime import Runtime
 from robustlab.engine.selection import Selection
 from robustlab.engine.signals import StopFlag
-from robustlab.errors import NumericalError
+from robustlab.errors import ConfigError, NumericalError
 from robustlab.methods.base import Method
 from robustlab.tracking.base import Trackers
 from robustlab.tracking.progress import Progress
@@ -109,6 +109,12 @@ def save(session: Session) -> None:
     session.saved_at = time.monotonic()
 
 
+def check_space(session: Session) -> None:
+    """Raise RunFolderError unless the disk has room for the session's checkpoints, before hours go into it."""
+    if session.runtime.is_main:
+        session.checkpoints.check_space(sum(learner.state_bytes() for learner in session.method.learners.values()))
+
+
 def _refuse_broken_weights(session: Session) -> None:
     """Raise NumericalError if an update broke the weights: the loss, computed before it, does not tell."""
     broken = [name for name, learner in session.method.learners.items() if not learner.is_finite()]
@@ -124,7 +130,14 @@ def restore(session: Session, state: Mapping[str, Any]) -> None:
     """Put a session where a checkpoint left it (trackers are restored when they are built)."""
     session.cursor = Cursor(**state["cursor"])
     for name, learner in session.method.learners.items():
-        learner.load_state_dict(state["learners"][name])
+        try:
+            learner.load_state_dict(state["learners"][name])
+        except (RuntimeError, ValueError, KeyError) as error:  # torch's ways to say that names or shapes differ
+            said = "\n".join(str(error).splitlines()[:8])
+            raise ConfigError(
+                f"the checkpoint does not fit the network {name!r} of these settings: {said}\nGo on with the code and "
+                "the settings that saved it, or start anew with resume=false"
+            ) from error
     ranks = state["ranks"]
     own = ranks[session.runtime.rank if session.runtime.world_size == len(ranks) else 0]
     for name, buffers in own.get("buffers", {}).items():

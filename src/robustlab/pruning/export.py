@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from robustlab.engine.build import build
 from robustlab.engine.checkpoint import read_tensors
-from robustlab.engine.folder import write_text
 from robustlab.errors import ConfigError, RunFolderError
+from robustlab.files import write_text
 from robustlab.models.weights import load_weights
 from robustlab.pruning.cost import forward_flops, parameters
 from robustlab.pruning.surgery import Surgeon

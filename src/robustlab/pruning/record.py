@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from robustlab.files import write_text
 from robustlab.pruning.cost import Cost, forward_flops, parameters
 from robustlab.pruning.surgery import Surgeon
 
@@ -81,8 +82,8 @@ class Record:
         return {f"pruning/{name}": value for name, value in values.items()}
 
     def save(self, path: Path, **facts: Any) -> None:
-        """Write the events and `facts` as JSON."""
-        path.write_text(json.dumps({**facts, "events": self.events}, indent=1) + "\n", encoding="utf-8")
+        """Write the events and `facts` as JSON. Raises RunFolderError."""
+        write_text(path, json.dumps({**facts, "events": self.events}, indent=1) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain types."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor
 
 from robustlab.engine.checkpoint import SCHEMA_VERSION, read_checked, write_atomically
-from robustlab.errors import ConfigError, RunFolderError
+from robustlab.errors import ConfigError, UserError
+from robustlab.files import write_json
 
 if TYPE_CHECKING:
     from robustlab.data.module import Data
@@ -60,7 +60,7 @@ def save(concepts: Concepts, path: Path) -> None:
         "fingerprints": concepts.fingerprints,
         "identity": concepts.identity,
     }
-    path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    write_json(path.with_suffix(".json"), record)
 
 
 def load(path: Path, data: Data, *, splits: Sequence[str] = ("train",)) -> Concepts:
@@ -73,7 +73,7 @@ def load(path: Path, data: Data, *, splits: Sequence[str] = ("train",)) -> Conce
         raise ConfigError(f"there is no file of concepts {path}; mend the path, or let stage 1 discover them")
     try:
         state = read_checked(path)
-    except RunFolderError as error:
+    except UserError as error:
         raise ConfigError(f"{path} holds no concepts ({error}); let stage 1 discover them again") from error
     if set(state) != {"schema", *_fields()}:
         raise ConfigError(f"{path} holds something else than concepts; give the file that stage 1 wrote")

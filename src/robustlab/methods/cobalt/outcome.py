@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustlab.engine.folder import write_json
+from robustlab.files import write_json
 from robustlab.methods.cobalt.charts import draw_sampling, draw_table
 from robustlab.methods.cobalt.pictures import illustrate
 from robustlab.methods.cobalt.sampler import SamplerReport

@@ -1,0 +1,46 @@
+"""What a run folder says about its run: settings, command line, versions, hardware, and the labels it trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from robustlab.data.module import Data
+from robustlab.engine.folder import read_json
+from robustlab.engine.record import reproducibility_record
+from robustlab.files import write_json, write_text
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return the resolved configuration as plain types, without what is Hydra's own."""
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(resolved, dict)
+    resolved.pop("hydra", None)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def describe(
+    folder: Path, *, config: Mapping[str, Any], overrides: Sequence[str], data: Data, warnings: Sequence[str]
+) -> None:
+    """Write config.yaml, overrides.yaml, task.json, record.json and labels.npz.
+
+    config: of `plain`. warnings: what this start warned of, for the record. Raises RunFolderError, and DataError where
+    a run that goes on would train on other labels than those it began with.
+    """
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+    write_json(folder / "task.json", asdict(data.task))  # what a network must be told to be built again
+    record = folder / "record.json"  # one entry per start: a requeued job may run on another machine or commit
+    mend = "delete it to go on without the record of earlier starts"
+    starts = read_json(record, needed=("starts",), mend=mend)["starts"] if record.exists() else []
+    this = reproducibility_record(config=config, overrides=overrides) | {"warnings": list(warnings)}
+    write_json(record, {"starts": [*starts, this]})
+    labels = folder / "labels.npz"
+    if labels.exists():
+        data.check_saved_labels(labels)
+    else:
+        data.save_labels(labels)
