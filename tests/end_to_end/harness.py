@@ -21,7 +21,9 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["robustlab.engine.run", "robustlab.train"])
 
 
-def _child(arguments: Sequence[str], output: str, environment: dict[str, str]) -> None:
+def _child(
+    arguments: Sequence[str], output: str, environment: dict[str, str], before: Callable[[], None] | None
+) -> None:
     os.setsid()  # so that a signal can go to the group: the run and its workers
     os.environ.update(environment)
     with open(output, "a", encoding="utf-8") as file:
@@ -29,22 +31,37 @@ def _child(arguments: Sequence[str], output: str, environment: dict[str, str]) -
         os.dup2(file.fileno(), 2)
     from robustlab.train import main
 
+    if before is not None:
+        before()
     code = main(list(arguments))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def start(arguments: Sequence[str], output: Path, environment: dict[str, str] | None = None) -> BaseProcess:
-    """Start `train <arguments>`; what it prints is appended to `output`."""
-    process = _context.Process(target=_child, args=([*SMALL, *arguments], str(output), environment or {}), daemon=False)
+def start(
+    arguments: Sequence[str],
+    output: Path,
+    environment: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> BaseProcess:
+    """Start `train <arguments>`; what it prints is appended to `output`. before: run in the child first, picklable."""
+    command = [*SMALL, *arguments]
+    process = _context.Process(target=_child, args=(command, str(output), environment or {}, before), daemon=False)
     process.start()
     return process
 
 
-def train(arguments: Sequence[str], output: Path, *, timeout: float = 120) -> int:
-    """Run `train <arguments>` to its end and return the exit code."""
-    process = start(arguments, output)
+def train(
+    arguments: Sequence[str],
+    output: Path,
+    environment: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+    *,
+    timeout: float = 120,
+) -> int:
+    """Run `train <arguments>` to its end, as `start`, and return the exit code."""
+    process = start(arguments, output, environment, before)
     process.join(timeout)
     if process.is_alive():
         kill_group(process, signal.SIGKILL)
