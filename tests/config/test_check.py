@@ -120,6 +120,9 @@ def test_contradictions():
         "trainer.precision: fp16 does not train on the CPU; use fp32 or bf16, or another trainer.device"
     ]
     assert found("trainer.precision=fp16", "trainer.device=cuda") == []
+    (message,) = found("features=frozen", "method=cobalt", "dataset=digits_bg", "noise=none")
+    assert "stage 1 of CoBalT needs images" in message
+    assert found("features=frozen", "method=cobalt", "dataset=digits_bg", "noise=none", "method.artifact=c.pt") == []
     assert found("trainer.selection=[best_noisy_val]", "dataset.val_fraction=0.1") == []
     assert found("noise=cifar10n", "dataset=cifar10") == []
     assert found("method.warmup.epochs=60", "trainer.epochs=61") == []

@@ -12,8 +12,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
 from robustlab.config.compose import compose
 from robustlab.data.digits import Digits
 from robustlab.data.module import Data
-from robustlab.engine.build import build_method
+from robustlab.engine.build import build_data, build_method
 from robustlab.errors import ConfigError
+from robustlab.models.small_cnn import small_cnn
 from tests.data.toy_source import Toy
 from tests.methods.harness import RUNTIME, flat
 
@@ -63,6 +64,31 @@ def test_optimizer_scheduler_and_interval_replace_those_of_the_configuration(new
     assert isinstance(decaying.optimizer, torch.optim.SGD)
     assert isinstance(decaying.scheduler, ExponentialLR)
     assert (configured.interval, decaying.interval) == ("epoch", "step")
+
+
+def test_frozen_features_are_a_function_of_their_own_seed_and_file(tmp_path):
+    options = ["method=erm", "noise=none", "model=small_cnn", "model.widths=[4,8]", "features=frozen"]
+    options += ["dataset.views.weak=[]", "dataset.views.strong=[]", f"paths.cache_dir={tmp_path}", "trainer.device=cpu"]
+
+    def features(*more: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        cfg = compose([*options, *more])
+        data = build_data(cfg, RUNTIME)
+        network = build_method(cfg, data, RUNTIME).learners["network"].network
+        assert [tuple(value.shape) for value in network.state_dict().values()] == [(10, 8), (10,)]
+        return next(data.evaluation("test", 400).epoch(0)).images, network.state_dict()
+
+    (first, head), (same, other_head), (other, _) = features(), features("seed=1"), features("features.seed=1")
+    assert torch.equal(first, same)
+    assert not torch.equal(head["classifier.weight"], other_head["classifier.weight"])
+    assert not torch.allclose(first, other)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        mine = small_cnn(num_classes=3, image_shape=(1, 8, 8), widths=(4, 8)).eval()
+    torch.save(mine.state_dict(), tmp_path / "mine.pth")
+    found, _ = features(f"features.weights={tmp_path / 'mine.pth'}")
+    images = next(build_data(compose([*options, "~features"]), RUNTIME).evaluation("test", 400).epoch(0)).images
+    assert torch.allclose(found[:, :, 0, 0], mine.features(images).detach(), atol=1e-5)
 
 
 def test_a_method_that_needs_groups_is_refused_where_there_are_none():

@@ -52,6 +52,17 @@ def noise_fits_dataset(cfg: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def frozen_features_have_no_places(cfg: Mapping[str, Any]) -> list[str]:
+    """CoBalT's first stage looks at places in images, of which a linear probe sees none."""
+    method = cfg["method"]
+    if not cfg.get("features") or not method["_target_"].endswith(".CoBalT") or method.get("artifact"):
+        return []
+    return [
+        "method.artifact: stage 1 of CoBalT needs images, and features=frozen gives pooled features alone; take the "
+        "concepts of a run without it, method.artifact=<its folder>/concepts.pt, or leave features=frozen out"
+    ]
+
+
 def compare_names_a_method(cfg: Mapping[str, Any]) -> list[str]:
     """`compare` names an option of the group `method`."""
     from robustlab.config.compose import all_options
@@ -96,6 +107,7 @@ RULES: list[Rule] = [
     warmup_ends_before_training,
     precision_fits_device,
     noise_fits_dataset,
+    frozen_features_have_no_places,
     compare_names_a_method,
     run_dir_is_inside_output_dir,
     output_dir_can_be_written,

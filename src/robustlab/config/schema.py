@@ -36,6 +36,17 @@ class Dataset:
 
 
 @dataclass
+class Features:
+    """Group `features`; without it, networks see images."""
+
+    title: ClassVar = "features"
+    name: Word
+    weights: Word | None
+    seed: Annotated[int, Range(low=0)]
+    batch_size: AtLeastOne
+
+
+@dataclass
 class Noise:
     """Group `noise`."""
 
@@ -194,6 +205,7 @@ class Config:
     resume: Literal[True, False, "force"]
     tags: list[Word]
     name: Word | None
+    features: Features | None = None
 
 
 GIVEN: dict[str, frozenset[str]] = {

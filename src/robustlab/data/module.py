@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from robustlab.data.base import DataSource, Split, TaskSpec, check_labels
 from robustlab.data.decode import Decode
 from robustlab.data.feed import View
 from robustlab.data.fingerprint import fingerprint
+from robustlab.data.frozen import FrozenFeatures
 from robustlab.data.loader import Loader
 from robustlab.data.noise import NoiseModel
 from robustlab.data.order import Order, WeightedOrder
@@ -36,11 +37,12 @@ TEST_VIEW = "test"
 class Data:
     """What methods and the engine see of a data set. The training split keeps its full, stable index range 0..N-1.
 
-    task: the data set's `TaskSpec`, with the image_shape of the test view, which networks see. num_train: N. clean:
-    int64 [N], the true labels, None where they are not known. assigned: int64 [N], the labels to train on. is_noisy:
-    bool [N], assigned != clean, or None. train_indices, val_indices: int64, sorted, disjoint; the latter empty where
-    the source has a validation split of its own. All of these lie on the CPU. provides: what the source provides, and
-    "groups" where training samples have attributes. evaluation_splits: what is measured at every evaluation.
+    task: the data set's `TaskSpec`, with the image_shape that networks see: of the test view, or (F, 1, 1) of frozen
+    features. num_train: N. clean: int64 [N], the true labels, None where they are not known. assigned: int64 [N], the
+    labels to train on. is_noisy: bool [N], assigned != clean, or None. train_indices, val_indices: int64, sorted,
+    disjoint; the latter empty where the source has a validation split of its own. All of these lie on the CPU.
+    provides: what the source provides, and "groups" where training samples have attributes. evaluation_splits: what is
+    measured at every evaluation.
     """
 
     def __init__(
@@ -62,13 +64,15 @@ class Data:
         rank: int = 0,
         world_size: int = 1,
         timeout: float = 60.0,
+        frozen: Callable[[TaskSpec], FrozenFeatures] | None = None,
     ) -> None:
         """Read the training split and assign its labels.
 
         noise: applied to the whole training split; then `subset` keeps that many samples, balanced over clean classes;
         then `val_fraction` of these, stratified by assigned label, becomes the validation split. Both choices are the
         same for every seed. storage: "resident" (on the device) or "streaming" (decoded by `workers` processes, 0 =
-        this one, cropped by `decode`; a batch may take `timeout` seconds). Raises ConfigError, DataError.
+        this one, cropped by `decode`; a batch may take `timeout` seconds). frozen: makes, for the task, the network
+        whose features take the place of images. Raises ConfigError, DataError.
         """
         if not 0.0 <= val_fraction < 1.0:
             raise ConfigError(f"dataset.val_fraction={val_fraction} lies outside [0, 1)")
@@ -88,6 +92,10 @@ class Data:
         self._views = {name: View(name, Pipeline(list(transforms))) for name, transforms in (views or {}).items()}
         self._views.setdefault(TEST_VIEW, View(TEST_VIEW, Pipeline([])))
         self.task: TaskSpec = replace(source.task, image_shape=_served_shape(source.task, self._views[TEST_VIEW]))
+        if frozen is not None:
+            features = frozen(self.task)
+            self._parts.freeze(features, self._views[TEST_VIEW])
+            self.task = replace(self.task, image_shape=(features.dim, 1, 1))
         self.provides = frozenset(source.provides)
         self._source, self._seed = source, seed
         self._rank, self._world_size = rank, world_size

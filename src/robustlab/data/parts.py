@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from robustlab.data.base import DataSource, LazyImages, Split, check_attributes, check_labels
 from robustlab.data.decode import Decode
-from robustlab.data.feed import Feed, Renderer, ResidentFeed
+from robustlab.data.feed import Feed, Renderer, ResidentFeed, View
+from robustlab.data.frozen import FrozenFeatures
 from robustlab.data.streaming import StreamingFeed, TensorImages, decode_all
 from robustlab.errors import ConfigError, DataError
 
@@ -40,6 +42,11 @@ class Parts:
         self._source, self._task, self._device = source, source.task, device
         self._storage, self._workers, self._decode, self._timeout = storage, workers, dict(decode or {}), timeout
         self._renderer = Renderer(source.task, memory_format)
+        self._frozen: tuple[FrozenFeatures, View] | None = None
+
+    def freeze(self, frozen: FrozenFeatures, view: View) -> None:
+        """Serve the features of images in a view, not images, of all splits that are added from now on."""
+        self._frozen = (frozen, view)
 
     def read(self, name: str) -> None:
         """Read a split of the source unless it has been. Raises ConfigError, DataError."""
@@ -50,31 +57,37 @@ class Parts:
 
     def add(self, name: str, split: Split) -> None:
         """Make the images and labels of a split ready to be served."""
-        images: Tensor | LazyImages = split.images
-        if len(images) != len(split.labels):
-            raise DataError(f"the {name} split has {len(images)} images but {len(split.labels)} labels")
+        if len(split.images) != len(split.labels):
+            raise DataError(f"the {name} split has {len(split.images)} images but {len(split.labels)} labels")
         if split.attributes is not None:
             check_attributes(split.attributes, len(split.labels), self._task, where=f"the {name} split")
             self.attributes[name] = split.attributes.to("cpu", torch.int64)
+        if self._frozen is None:
+            self.feeds[name] = self._images(name, split.images)
+        else:
+            frozen, view = self._frozen
+            images = partial(self._images, name, split.images)
+            self.feeds[name] = frozen.feed(name, split, images, view=view, device=self._device)
+        self.labels[name] = split.labels.to(self._device, torch.int64)
+
+    def _images(self, name: str, images: Tensor | LazyImages) -> Feed:
+        """Return what serves the images of a split."""
         if self._storage == "streaming":
-            lazy = TensorImages(images) if isinstance(images, Tensor) else images
-            self.feeds[name] = StreamingFeed(
-                lazy,
+            return StreamingFeed(
+                TensorImages(images) if isinstance(images, Tensor) else images,
                 renderer=self._renderer,
                 device=self._device,
                 decode=self._decode,
                 workers=self._workers,
                 timeout=self._timeout,
             )
-        else:
-            resident = images if isinstance(images, Tensor) else decode_all(images, self._task.image_shape)
-            if tuple(resident.shape[1:]) != tuple(self._task.image_shape) or resident.dtype != torch.uint8:
-                raise DataError(
-                    f"the {name} split holds {resident.dtype} images of shape {tuple(resident.shape[1:])}, "
-                    f"the data set announces uint8 {tuple(self._task.image_shape)}"
-                )
-            self.feeds[name] = ResidentFeed(resident.to(self._device), renderer=self._renderer)
-        self.labels[name] = split.labels.to(self._device, torch.int64)
+        resident = images if isinstance(images, Tensor) else decode_all(images, self._task.image_shape)
+        if tuple(resident.shape[1:]) != tuple(self._task.image_shape) or resident.dtype != torch.uint8:
+            raise DataError(
+                f"the {name} split holds {resident.dtype} images of shape {tuple(resident.shape[1:])}, "
+                f"the data set announces uint8 {tuple(self._task.image_shape)}"
+            )
+        return ResidentFeed(resident.to(self._device), renderer=self._renderer)
 
 
 def _check(storage: str, workers: int, decode: Mapping[str, Decode] | None) -> None:

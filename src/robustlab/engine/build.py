@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from robustlab import rng
-from robustlab.data.module import Data
+from robustlab.config.resolvers import path_safe
+from robustlab.data.base import TaskSpec
+from robustlab.data.frozen import FrozenFeatures
+from robustlab.data.module import TEST_VIEW, Data
 from robustlab.engine.learner import Learner
 from robustlab.engine.runtime import Runtime
 from robustlab.errors import ConfigError, UserError
 from robustlab.methods.base import Context, Method
+from robustlab.models.heads import linear_probe
+from robustlab.models.weights import load_weights, read_weights
 
 _CONFIGURED: Any = object()
 """Stands for the scheduler of the configuration, where None means none."""
@@ -62,6 +68,28 @@ def build_data(cfg: DictConfig, runtime: Runtime) -> Data:
         channels_last=runtime.channels_last,
         rank=runtime.rank,
         world_size=runtime.world_size,
+        frozen=partial(_frozen, cfg, runtime) if cfg.get("features") else None,
+    )
+
+
+def _frozen(cfg: DictConfig, runtime: Runtime, task: TaskSpec) -> FrozenFeatures:
+    """Return the configured model as a frozen network; weights that come from no file are a function of its seed."""
+    settings = cfg.features
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.fold(settings.seed, "init", "frozen features"))
+        network = build(cfg.model, num_classes=task.num_classes, image_shape=tuple(task.image_shape))
+    if settings.weights is not None:
+        state = read_weights(settings.weights, key="features.weights")
+        load_weights(network, state, heads=("classifier", "projection"), source=f"features.weights {settings.weights}")
+    dataset = OmegaConf.to_container(cfg.dataset, resolve=True)
+    assert isinstance(dataset, dict)
+    seen = [dataset["source"], dataset["storage"], dataset["decode"], dataset["views"].get(TEST_VIEW)]
+    return FrozenFeatures(
+        runtime.place(network),
+        name=path_safe(cfg.model.name),
+        settings=[OmegaConf.to_container(cfg.model, resolve=True), *seen],
+        cache_dir=cfg.paths.cache_dir,
+        batch_size=settings.batch_size,
     )
 
 
@@ -74,8 +102,6 @@ def build_method(cfg: DictConfig, data: Data, runtime: Runtime) -> Method:
             f"method={cfg.method.name} needs {', '.join(sorted(missing))}, which dataset={cfg.dataset.name} does not "
             f"provide (it provides: {', '.join(sorted(data.provides)) or 'images and labels only'})"
         )
-    wanted = method.projection_dim if cfg.model.get("proj_dim") is None else None
-    heads = {} if wanted is None else {"proj_dim": wanted}
     method.build(
         Context(
             task=data.task,
@@ -84,13 +110,25 @@ def build_method(cfg: DictConfig, data: Data, runtime: Runtime) -> Method:
             seed=cfg.seed,
             epochs=cfg.trainer.epochs,
             batch_size=cfg.trainer.batch_size,
-            new_learner=_learner_factory(cfg, data, runtime, heads),
+            new_learner=_learner_factory(cfg, data, runtime, method.projection_dim),
         )
     )
     return method
 
 
-def _learner_factory(cfg: DictConfig, data: Data, runtime: Runtime, heads: Mapping[str, Any]) -> Callable[..., Learner]:
+def _make_network(cfg: DictConfig, task: TaskSpec, projection_dim: int | None) -> nn.Module:
+    """Return the configured model, or the linear classifier on its features; projection_dim: what the method needs."""
+    configured = cfg.model.get("proj_dim")
+    width = projection_dim if configured is None else configured
+    if cfg.get("features"):
+        return linear_probe(num_classes=task.num_classes, image_shape=task.image_shape, proj_dim=width)
+    heads = {} if width is None else {"proj_dim": width}
+    return build(cfg.model, num_classes=task.num_classes, image_shape=tuple(task.image_shape), **heads)
+
+
+def _learner_factory(
+    cfg: DictConfig, data: Data, runtime: Runtime, projection_dim: int | None
+) -> Callable[..., Learner]:
     trainer = cfg.trainer
 
     def new_learner(
@@ -106,9 +144,7 @@ def _learner_factory(cfg: DictConfig, data: Data, runtime: Runtime, heads: Mappi
         """Return a learner whose initial weights are a function of (seed, "init", name); see `Context`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.fold(cfg.seed, "init", name))
-            network = build(
-                cfg.model, num_classes=data.task.num_classes, image_shape=tuple(data.task.image_shape), **heads
-            )
+            network = _make_network(cfg, data.task, projection_dim)
             if wrap is not None:
                 network = wrap(network)
         updates = -(-steps_per_epoch // trainer.accumulate)

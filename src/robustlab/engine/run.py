@@ -218,7 +218,7 @@ def _results(cfg: DictConfig, session: Session, name: str, group: str | None) ->
         "name": cfg.name,
         "method": cfg.method.name,
         "dataset": cfg.dataset.name,
-        "model": cfg.model.name,
+        "model": f"{cfg.model.name} (frozen)" if cfg.get("features") else cfg.model.name,
         "noise": session.data.noise_record(),
         "seed": cfg.seed,
         "epochs": _epochs(session),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from torch import Tensor, nn
 
 from robustlab.errors import ConfigError
@@ -70,3 +72,8 @@ class TwoHeads(nn.Module):
                 "e.g. model.proj_dim=128"
             )
         return self.projection(pooled), logits
+
+
+def linear_probe(*, num_classes: int, image_shape: tuple[int, ...], proj_dim: int | None = None) -> TwoHeads:
+    """Return the heads alone, on features float [B, F, 1, 1] that a frozen network has computed before."""
+    return TwoHeads(nn.Flatten(), feature_dim=prod(image_shape), num_classes=num_classes, proj_dim=proj_dim)

@@ -16,27 +16,27 @@ from robustlab.errors import ConfigError
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network")
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path, *, key: str = "model.weights") -> dict[str, Tensor]:
     """Return the tensors of a .safetensors file, or of what `torch.save` wrote (read with weights_only=True).
 
-    A state dict inside a checkpoint is found, and the prefix "module." of DataParallel is taken off. Raises
-    `ConfigError` where the file is missing, unreadable, or holds no state dict.
+    A state dict inside a checkpoint is found, and the prefix "module." of DataParallel is taken off. key: the setting
+    that names the file, for errors. Raises `ConfigError` where it is missing, unreadable, or holds no state dict.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ConfigError(f"model.weights: there is no file {file}")
-    content = _read(file)
+        raise ConfigError(f"{key}: there is no file {file}")
+    content = _read(file, key)
     for name in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
             break
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ConfigError(f"model.weights: {file} holds no state dict (a mapping from names to tensors)")
+        raise ConfigError(f"{key}: {file} holds no state dict (a mapping from names to tensors)")
     prefix = "module." if content and all(str(name).startswith("module.") for name in content) else ""
     return {str(name).removeprefix(prefix): value for name, value in content.items()}
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path, key: str) -> Any:
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -45,11 +45,11 @@ def _read(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ConfigError(
-            f"model.weights: {file} is not a file of tensors and plain types only, and loading anything else could run "
+            f"{key}: {file} is not a file of tensors and plain types only, and loading anything else could run "
             f"foreign code; save the state dict alone: torch.save(network.state_dict(), ...)"
         ) from error
     except Exception as error:  # safetensors, zipfile and torch raise many kinds for a damaged file
-        raise ConfigError(f"model.weights: {file} cannot be read: {error}") from error
+        raise ConfigError(f"{key}: {file} cannot be read: {error}") from error
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], *, heads: Sequence[str], source: str) -> None:

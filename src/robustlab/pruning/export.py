@@ -54,6 +54,11 @@ def export_run(run: Path, out: Path, *, weights: str = "last", learner: str | No
     config = read_config(run)
     if not isinstance(config.get("model"), Mapping) or "_target_" not in config["model"]:
         raise ConfigError(f"{run} is no run folder: it has no config.yaml that names a model")
+    if config.get("features"):
+        raise ConfigError(
+            f"{run} trained a linear classifier on frozen features and no network; export the run that the features' "
+            "weights come from"
+        )
     task = _read_json(run / "task.json", needed=("num_classes", "image_shape", "mean", "std", "class_names"))
     learner, state, units_state = _trained(run, weights, learner)
     node = dict(config["model"])
