@@ -90,7 +90,8 @@ def test_every_method_that_reads_one_view_trains_on_features(tmp_path):
 
 def test_concepts_found_in_images_balance_the_classifier_on_features(tmp_path):
     runs = Runs(tmp_path, *EMBEDDED)
-    runs("discovery", *DISCOVERY)
+    alone = runs("discovery", *DISCOVERY, "method.classify=false")
+    assert (alone["epochs"], alone["selection"]) == (1, {})
     artifact = f"method.artifact={runs.run('discovery') / 'concepts.pt'}"
     options = ("features=frozen", artifact)
     found = [runs(name, *DISCOVERY, *options, *more) for name, more in (("one", ()), ("two", ("seed=1",)))]

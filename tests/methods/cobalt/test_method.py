@@ -66,6 +66,20 @@ def test_nothing_is_evaluated_before_the_classifier():
     ]
 
 
+def test_each_stage_runs_alone(finished, tmp_path):
+    _, folder, _ = finished
+    first = built(classify=False)
+    assert [stage.name for stage in first.stages()] == ["discover"]
+    ends = run(first)
+    assert (len(ends), ends[-1]["sampler/eta"]) == (4, 0)
+    assert len(first.finish(tmp_path)) == len(list(folder.glob("figures/*.png"))) == 4
+    data = first.context.data
+    assert_equal(load(tmp_path / FILE, data).tables, load(folder / FILE, data).tables)
+    assert [stage.name for stage in built(artifact=str(tmp_path / FILE)).stages()] == ["classify"]
+    with pytest.raises(ConfigError, match="nothing is left to do"):
+        built(artifact=str(tmp_path / FILE), classify=False)
+
+
 def test_stage_1_serves_no_labels_and_does_not_depend_on_them():
     method, other = built(), built(grouped(label_shift=1))
     stage = method.stages()[0]

@@ -75,6 +75,7 @@ def draw_sampling(
     spread.plot(100 * (np.arange(size) + 0.5) / size, ratio, color=STRONG, label="after balancing")
     spread.axhline(1.0, color=NEUTRAL, label="before")
     spread.set_yscale("log")
+    spread.yaxis.set_major_formatter("{x:g}")
     spread.set(xlabel="images, most drawn first, %", ylabel="draws an epoch, n P(i)")
     effective = 1 / float((probabilities**2).sum())
     spread.set_title(f"How often (effective size {effective:,.0f} of {size:,})", fontsize=TITLE)

@@ -52,7 +52,7 @@ class CoBalT(ERM):
 
     concepts: "slots"; or one of two controls, "shuffled" (each image gets the concepts of another one) and "image"
     (clusters of whole images by the features of stage 1, without slots). artifact: file of concepts of an earlier run,
-    which takes the place of stage 1. min_group_val: smallest inferred group of the validation split that counts.
+    which takes the place of stage 1. classify: False ends the run with stage 1. min_group_val: smallest inferred group of the validation split that counts.
     sampler: see `SamplerSettings`; discover: `DiscoverSettings`; the groups between: `discovery_settings`.
     """
 
@@ -63,6 +63,7 @@ class CoBalT(ERM):
         *,
         concepts: Literal["slots", "shuffled", "image"] = "slots",
         artifact: str | None = None,
+        classify: bool = True,
         discover: DiscoverSettings | None = None,
         slots: SlotSettings | None = None,
         views: ViewSettings | None = None,
@@ -81,7 +82,12 @@ class CoBalT(ERM):
         super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
         choose("concepts", concepts, ("slots", "shuffled", "image"))
         at_least("min_group_val", min_group_val, 1)
-        self.kind, self.artifact = concepts, artifact
+        if artifact is not None and not classify:
+            raise ConfigError(
+                "method.artifact takes the place of stage 1, and method.classify=false leaves stage 2 out, so that "
+                "nothing is left to do; set one of them"
+            )
+        self.kind, self.artifact, self.classify = concepts, artifact, classify
         self.discover = settings(DiscoverSettings, discover)
         self.discovery_settings = DiscoverySettings(
             slots=settings(SlotSettings, slots),
@@ -138,11 +144,10 @@ class CoBalT(ERM):
         return discovery
 
     def stages(self) -> Sequence[Stage]:
-        """Return both stages, or with an artifact the second; nothing can predict in the first."""
+        """Return the stages that this run has, of two; nothing can predict in the first."""
+        discover = Stage(DISCOVER, self.discover.epochs, evaluated=False, learners=("discovery",))
         classify = Stage(CLASSIFY, self.context.epochs, learners=("network",))
-        if self.discovery is None:
-            return [classify]
-        return [Stage(DISCOVER, self.discover.epochs, evaluated=False, learners=("discovery",)), classify]
+        return [*([] if self.discovery is None else [discover]), *([classify] if self.classify else [])]
 
     def _plain_loader(self, weights: Tensor | None = None) -> Loader:
         context = self.context
