@@ -9,6 +9,7 @@ from pathlib import Path
 
 from robustlab.errors import UserError
 from robustlab.report.collect import collect
+from robustlab.report.group_columns import with_groups
 from robustlab.report.pruning import with_pruning
 from robustlab.report.tables import FORMATS, print_terminal, render
 from robustlab.tracking.console import make_console
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     layout = args.format or (SUFFIXES.get(args.out.suffix, "terminal") if args.out else "terminal")
     try:
-        report = with_pruning(collect(args.folder, metric=args.metric, rule=args.rule))
+        report = with_groups(with_pruning(collect(args.folder, metric=args.metric, rule=args.rule)))
         if args.out is not None:
             args.out.write_text(render(report, layout), encoding="utf-8")
         elif layout == "terminal":

@@ -7,6 +7,7 @@ import pytest
 
 from robustlab.errors import ConfigError
 from robustlab.report.collect import collect
+from robustlab.report.group_columns import with_groups
 from robustlab.report.plots import plot_curves
 from robustlab.report.tables import matrix, render
 from tests.report.grouped_results import GROUPS, measured
@@ -55,6 +56,21 @@ def test_a_worst_group_comes_with_its_definition_and_the_smallest_count(runs):
         "waterbirds: least accuracy over the 4 groups of class and attribute that the test split has, large or small; "
         "the smallest is waterbird-land with 642 samples"
     )
+
+
+def test_an_average_stands_beside_the_worst_group_of_the_same_epoch(runs):
+    report = with_groups(collect(runs, rule="ig"))
+    header, rows = matrix(report)
+    assert header == ["method", "test/accuracy", "adjusted average, %", "worst group, %"]
+    assert rows[0][3] == "55.0 ± 10.0"
+    assert any(note.startswith("waterbirds: least accuracy over the 4 groups") for note in report.notes)
+    make_run(runs, "erm", seed=0, dataset="digits")
+    assert matrix(with_groups(collect(runs, metric="test/worst_group", rule="ig")))[0] != header
+
+
+def test_data_without_groups_have_no_column_of_them(tmp_path):
+    make_run(tmp_path, "erm", seed=0)
+    assert with_groups(collect(tmp_path)) == collect(tmp_path)
 
 
 def test_an_adjusted_average_comes_with_its_weights(runs):

@@ -129,7 +129,7 @@ def test_what_does_not_change_results_is_no_difference():
     flat = flat_settings(config(1))
     assert flat["method.temperature"] == 0.5
     assert not [name for name in flat if name.startswith(("paths", "tracker", "tags", "seed"))]
-    assert "dataset.source.root" not in flat
+    assert flat["dataset.source.root"] == "(a path)"
 
 
 def test_unfinished_set_aside_and_damaged_runs(runs):

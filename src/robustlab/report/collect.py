@@ -155,7 +155,7 @@ def noise_label(noise: Mapping[str, Any] | None) -> str:
 def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's resolved settings as {"method.temperature": 0.5, ...}, without what does not change the results.
 
-    That is: what the run's name does not depend on, whatever repeats the seed, and the paths of this machine.
+    That is: what the run's name does not depend on, and whatever repeats the seed. Paths of this machine are all alike.
     """
     paths = [value for value in (config.get("paths") or {}).values() if isinstance(value, str) and value]
     seed = config.get("seed")
@@ -169,8 +169,9 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
             for index, item in enumerate(value):
                 walk(item, f"{name}[{index}]")
-        elif not (isinstance(value, str) and any(value.startswith(path) for path in paths)):
-            flat[name] = value
+        else:
+            is_path = isinstance(value, str) and any(value.startswith(path) for path in paths)
+            flat[name] = "(a path)" if is_path else value
 
     flat: dict[str, Any] = {}
     walk(config, "")
