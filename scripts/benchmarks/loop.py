@@ -48,7 +48,7 @@ def _batches() -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(STEPS, 64, 1, 8, 8, generator=generator)
     targets = torch.randint(10, (STEPS, 64), generator=generator)
-    return [Batch(torch.arange(64), y, (x,)) for x, y in zip(images, targets, strict=True)]
+    return [Batch(torch.arange(64), y, (x,), 64) for x, y in zip(images, targets, strict=True)]
 
 
 def _bare(batches: list[Batch]) -> None:

@@ -35,6 +35,12 @@ class ResourceError(UserError):
     exit_code = 4
 
 
+class PeerError(UserError):
+    """Another process of the same run is gone, hangs, cannot be reached, or sees other files."""
+
+    exit_code = 4
+
+
 class NumericalError(UserError):
     """A loss became NaN or infinite."""
 

@@ -9,17 +9,31 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustlab.config.compose import CONFIG_NAME, session
-from robustlab.errors import EXIT_PREEMPTED, ConfigError, UserError
+from robustlab.engine.world import World
+from robustlab.errors import EXIT_PREEMPTED, ConfigError, NumericalError, UserError
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (default: `sys.argv[1:]`) and return the exit code (see `robustlab.errors`)."""
+    """Run the command line `argv` (default: `sys.argv[1:]`) and return the exit code (see `robustlab.errors`).
+
+    The first process of a run also writes the code to the file that ROBUSTLAB_EXIT_CODE_FILE names, if it is set:
+    torchrun, which ends with 1 whatever its processes end with, does not hand it on.
+    """
+    code = _main(argv)
+    path = os.environ.get("ROBUSTLAB_EXIT_CODE_FILE")
+    if path and World.from_environment().is_main:
+        Path(path).write_text(f"{code}\n", encoding="utf-8")
+    return code
+
+
+def _main(argv: Sequence[str] | None) -> int:
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
@@ -32,12 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         with session([args.config_dir] if args.config_dir else [], config_path=args.config_path) as hydra:
             return _dispatch(hydra, args, parser)
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
+        # A command that cannot work, and numbers gone wrong, are the same on all: one process says it.
+        if _is_main() or not isinstance(error, ConfigError | NumericalError):
             print(f"train: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return EXIT_PREEMPTED
+
+
+def _is_main() -> bool:
+    try:
+        return World.from_environment().is_main
+    except ConfigError:
+        return True  # the error at hand
 
 
 def _refuse_contradictions(args: Namespace) -> None:

@@ -120,9 +120,9 @@ def test_the_global_generator_is_left_alone() -> None:
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_share_the_global_batches(world_size: int) -> None:
-    whole = toy_data(40).loader(batch_size=9, views=("weak", "strong"), purpose="train")
+    whole = toy_data(42).loader(batch_size=9, views=("weak", "strong"), purpose="train")
     ranks = [
-        toy_data(40, rank=rank, world_size=world_size).loader(batch_size=9, views=("weak", "strong"), purpose="train")
+        toy_data(42, rank=rank, world_size=world_size).loader(batch_size=9, views=("weak", "strong"), purpose="train")
         for rank in range(world_size)
     ]
     assert {len(loader) for loader in [whole, *ranks]} == {5}
@@ -132,13 +132,22 @@ def test_ranks_share_the_global_batches(world_size: int) -> None:
                 batch.index[rank::world_size],
                 None if batch.targets is None else batch.targets[rank::world_size],
                 tuple(view[rank::world_size] for view in batch.views),
+                batch.total,
             )
             assert same([share], [expected])
+            assert share.total == len(batch)
 
 
 def test_a_rank_without_a_sample_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"leave a batch of 2 for 3 processes.*trainer\.batch_size"):
-        toy_data(20, rank=0, world_size=3).loader(batch_size=6, views=("weak",), purpose="train")
+        toy_data(20, rank=0, world_size=3).loader(batch_size=2, views=("weak",), purpose="train")
+
+
+@pytest.mark.parametrize(("length", "steps"), [(38, 3), (41, 3), (42, 4)])
+def test_a_last_batch_is_left_out_where_ranks_would_have_single_samples(length: int, steps: int) -> None:
+    loader = toy_data(length, rank=2, world_size=3).loader(batch_size=12, views=("weak",), purpose="train")
+    assert [len(batch) for batch in loader.epoch(0)] == [4, 4, 4, 2][:steps]
+    assert len(toy_data(length).loader(batch_size=12, views=("weak",), purpose="train")) == 4
 
 
 def test_sharded_evaluation_covers_every_sample_once() -> None:

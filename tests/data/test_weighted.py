@@ -78,9 +78,9 @@ def test_a_start_in_mid_epoch_gives_the_tail_of_the_epoch(start, steps, batch_si
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_share_the_draws_and_their_augmentation(world_size):
-    whole = loader(batch_size=9)
+    whole = loader(batch_size=11)
     ranks = [
-        loader(Data(Toy(40), seed=3, views=VIEWS, rank=rank, world_size=world_size), batch_size=9)
+        loader(Data(Toy(40), seed=3, views=VIEWS, rank=rank, world_size=world_size), batch_size=11)
         for rank in range(world_size)
     ]
     for batch, *shares in zip(whole.epoch(1), *(one.epoch(1) for one in ranks), strict=True):

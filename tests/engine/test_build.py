@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,7 +14,9 @@ from robustlab.config.compose import compose
 from robustlab.data.digits import Digits
 from robustlab.data.module import Data
 from robustlab.engine.build import build_data, build_method
+from robustlab.engine.runtime import Runtime
 from robustlab.errors import ConfigError
+from robustlab.methods.erm import ERM
 from robustlab.models.small_cnn import small_cnn
 from tests.data.toy_source import Toy
 from tests.methods.harness import RUNTIME, flat
@@ -98,3 +101,26 @@ def test_a_method_that_needs_groups_is_refused_where_there_are_none():
         patch.setattr(ERM, "requires", frozenset({"groups"}))
         with pytest.raises(ConfigError, match="method=erm needs groups, which dataset=digits does not provide"):
             build_method(compose(["method=erm"]), Data(Toy(), seed=0, views={"weak": []}), RUNTIME)
+
+
+class Alone(ERM):
+    """A method that cannot share a batch."""
+
+    single_process = "its samples wait for each other"
+
+
+def test_a_method_for_one_process_is_refused_in_several():
+    cfg = compose(["method=erm", "model=small_cnn", "noise=none"])
+    cfg.method._target_ = f"{__name__}.Alone"
+    data = Data(Digits(), seed=0, subset=128, views={"weak": []})
+    assert isinstance(build_method(cfg, data, RUNTIME), Alone)
+    with pytest.raises(ConfigError, match="in one process, not in 2: its samples wait for each other; start"):
+        build_method(cfg, data, replace(RUNTIME, world_size=2))
+
+
+def test_synchronised_statistics_on_cpus_are_refused(monkeypatch):
+    cfg = compose(["trainer.sync_batchnorm=true", "trainer.device=cpu"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(ConfigError, match=r"sync_batchnorm=true needs GPUs"):
+        Runtime.from_config(cfg.trainer)

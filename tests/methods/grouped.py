@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,8 +25,8 @@ def permuted_parity(name: str, labels: Tensor) -> Tensor:
     return parity(name, labels)[rng.permutation(rng.fold(0, "attributes", name), len(labels))]
 
 
-def grouped_digits(*, subset: int = 120, permuted: bool = False) -> Data:
-    """Noisily labelled digits with attributes and a validation split of their own."""
+def grouped_digits(*, subset: int = 120, permuted: bool = False, **options: Any) -> Data:
+    """Noisily labelled digits with attributes and a validation split of their own; `options` go to `Data`."""
     return Data(
         Grouped(WithValidation(Digits()), permuted_parity if permuted else parity, names=("even", "odd")),
         seed=0,
@@ -32,4 +34,5 @@ def grouped_digits(*, subset: int = 120, permuted: bool = False) -> Data:
         noise_name="symmetric",
         subset=subset,
         views={"weak": [PadCrop(1)], "strong": [PadCrop(2)]},
+        **options,
     )

@@ -55,6 +55,7 @@ def some_batches(count: int = 3) -> list[Batch]:
             torch.arange(5),
             torch.randint(3, (5,), generator=generator),
             (torch.randn(5, 2, 4, 4, dtype=torch.float64, generator=generator),),
+            5,
         )
         for _ in range(count)
     ]
@@ -193,7 +194,7 @@ def test_second_derivatives_exist_through_attention():
 
     torch.manual_seed(0)
     units = Units((UnitSet("hidden", 4, ("act",), ("hidden",), ()),))
-    batch = Batch(torch.arange(2), torch.tensor([0, 2]), (torch.randn(2, 2, 3, 4),))
+    batch = Batch(torch.arange(2), torch.tensor([0, 2]), (torch.randn(2, 2, 3, 4),), 2)
     assert (crop_scores(Attentive(), units, [batch])["hidden"] > 0).all()
 
 

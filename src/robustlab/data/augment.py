@@ -132,13 +132,20 @@ def normalize(
 
 
 def mixup(
-    inputs: Tensor, targets: Tensor, *, alpha: float, generator: torch.Generator, at_least_half: bool = False
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float,
+    generator: torch.Generator,
+    at_least_half: bool = False,
+    own: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, float]:
     """Mix every row with a row of a random permutation, with one lambda ~ Beta(alpha, alpha) for all (Zhang 2018).
 
     inputs: float [B, ...]. targets: float [B, C]. alpha: 0 gives lambda = 1, inputs and targets as they came.
     generator: on the CPU, the only source of randomness. at_least_half: lambda becomes max(lambda, 1 - lambda)
-    (DivideMix, CrossSplit). Returns (inputs, targets, lambda): lambda * row + (1 - lambda) * partner.
+    (DivideMix, CrossSplit). own: places of the inputs to mix, int64 on the CPU; None: all. Targets are always mixed
+    all. Returns (inputs, targets, lambda): lambda * row + (1 - lambda) * partner.
     """
     if alpha < 0:
         raise ConfigError(f"mixup needs alpha >= 0, got {alpha}")
@@ -148,9 +155,13 @@ def mixup(
     mix = float(rng.numpy_generator(seed).beta(alpha, alpha)) if alpha > 0 else 1.0
     if at_least_half:
         mix = max(mix, 1.0 - mix)
-    return _blend_rows(inputs, partner, mix), _blend_rows(targets, partner, mix), mix
+    mixed = _blend_rows(targets, targets, partner, mix)
+    if own is None:
+        return _blend_rows(inputs, inputs, partner, mix), mixed, mix
+    rows = inputs[own.to(inputs.device, non_blocking=True)]
+    return _blend_rows(rows, inputs, partner[own], mix), mixed, mix
 
 
-def _blend_rows(rows: Tensor, partner: Tensor, weight: float) -> Tensor:
-    """Return weight * rows + (1 - weight) * rows[partner]."""
-    return torch.lerp(rows[partner.to(rows.device, non_blocking=True)], rows, weight)
+def _blend_rows(rows: Tensor, others: Tensor, partner: Tensor, weight: float) -> Tensor:
+    """Return weight * rows + (1 - weight) * others[partner]."""
+    return torch.lerp(others[partner.to(rows.device, non_blocking=True)], rows, weight)

@@ -105,12 +105,14 @@ class Batch:
     """One batch on the device.
 
     index: int64 [B], stable position in the train (or test) split. targets: int64 [B], the *assigned* labels; None
-    from an unlabelled loader, which drops them. views: each float [B, C, H, W], augmented and normalised.
+    from an unlabelled loader, which drops them. views: each float [B, C, H, W], augmented and normalised. total: rows
+    of the global batch, of which rank r of world_size has rows r, r + world_size, ...; B where there is one rank.
     """
 
     index: Tensor
     targets: Tensor | None
     views: tuple[Tensor, ...]
+    total: int
 
     @property
     def images(self) -> Tensor:

@@ -64,8 +64,9 @@ class Loader:
         """
         plan = self._plan(epoch, start, len(self) if steps is None else steps)
         labels = self._labels
-        for index, views in self._feed.serve(plan, self._views):
-            yield Batch(index, None if labels is None else labels[index], views)
+        for step, (index, views) in enumerate(self._feed.serve(plan, self._views), start):
+            total = len(self.order.rows(step % len(self)))
+            yield Batch(index, None if labels is None else labels[index], views, total)
 
     def _plan(self, epoch: int, start: int, stop: int) -> Iterator[Chunk]:
         """Yield the chunks that cover the steps; a chunk never spans two passes, which have different keys."""

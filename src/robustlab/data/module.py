@@ -172,15 +172,16 @@ class Data:
         """
         indices = self.train_indices if indices is None else indices.to(device="cpu", dtype=torch.int64)
         self._check_loader(indices, batch_size, views, shuffle)
-        settings = (len(indices), batch_size, self._seed, purpose, shuffle, drop_last)
+        rank, world_size = (self._rank, self._world_size) if shard else (0, 1)
+        settings = (len(indices), batch_size, self._seed, purpose, shuffle, drop_last, world_size)
         return Loader(
             self._parts.feeds["train"],
             indices,
             order=Order(*settings) if weights is None else WeightedOrder(*settings, weights=weights),
             views=[self._views[name] for name in views],
             labels=self._parts.labels["train"] if labelled else None,
-            rank=self._rank if shard else 0,
-            world_size=self._world_size if shard else 1,
+            rank=rank,
+            world_size=world_size,
         )
 
     def evaluation(self, split: str, batch_size: int, *, shard: bool = False) -> Loader:

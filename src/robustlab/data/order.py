@@ -20,8 +20,8 @@ class Order:
     """The passes of one loader over `length` samples in batches of `batch_size`.
 
     An epoch that is longer than a pass goes on with another pass, called the next cycle, in a new order. A shuffled
-    pass leaves out a last batch of a single sample where there are other batches, because BatchNorm cannot train on
-    it; an unshuffled pass always serves every sample unless `drop_last`.
+    pass leaves out a last batch in which one of `ranks` processes would have less than two samples, where there are
+    other batches: BatchNorm cannot train on a single one. An unshuffled pass serves every sample unless `drop_last`.
     """
 
     length: int
@@ -30,6 +30,7 @@ class Order:
     purpose: str
     shuffle: bool = True
     drop_last: bool = False
+    ranks: int = 1
     repeats: ClassVar[bool] = False
     """Whether a pass may serve a sample more than once."""
 
@@ -37,8 +38,8 @@ class Order:
     def steps(self) -> int:
         """Return the number of batches of one pass."""
         full, rest = divmod(self.length, self.batch_size)
-        single = self.shuffle and rest == 1 and full > 0
-        return full + (rest > 0 and not self.drop_last and not single)
+        too_small = self.shuffle and rest < 2 * self.ranks and full > 0
+        return full + (rest > 0 and not self.drop_last and not too_small)
 
     def rows(self, step: int) -> range:
         """Return the places in the pass that make up batch `step` of it."""

@@ -102,6 +102,11 @@ def build_method(cfg: DictConfig, data: Data, runtime: Runtime) -> Method:
             f"method={cfg.method.name} needs {', '.join(sorted(missing))}, which dataset={cfg.dataset.name} does not "
             f"provide (it provides: {', '.join(sorted(data.provides)) or 'images and labels only'})"
         )
+    if method.single_process is not None and runtime.world_size > 1:
+        raise ConfigError(
+            f"method={cfg.method.name} runs in one process, not in {runtime.world_size}: {method.single_process}; "
+            "start it without torchrun, or with one task"
+        )
     method.build(
         Context(
             task=data.task,

@@ -61,13 +61,13 @@ def evaluate_splits(
 
     Beside what `evaluate` returns: where attributes are known, the accuracies of groups and classes and their
     summaries; where the method has surrogate groups, `<split>/inferred_worst`; in both cases and `by_class`,
-    `<split>/worst_class` and `<split>/balanced_accuracy`.
+    `<split>/worst_class` and `<split>/balanced_accuracy`. Each rank evaluates its share of the samples.
     """
     measured: dict[str, float] = {}
     for split in data.evaluation_splits:
         attributes, concepts = data.attributes(split), method.surrogate_groups(split)
         outcomes = Outcomes() if by_class or attributes is not None or concepts is not None else None
-        loader = data.evaluation(split, batch_size)
+        loader = data.evaluation(split, batch_size, shard=len(data.labels(split)) >= runtime.world_size)
         measured |= evaluate(method, loader, split, runtime=runtime, outcomes=outcomes)
         if outcomes is None:
             continue

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from robustlab.engine.runtime import Runtime, average_gradients
+from robustlab.engine.runtime import Runtime, average_gradients, average_statistics
 from robustlab.errors import ConfigError
 from robustlab.pruning.surgery import Surgeon
 from robustlab.pruning.units import Units
@@ -89,8 +89,12 @@ class Learner:
             self._update()
 
     def end_epoch(self, loss: float | None = None) -> None:
-        """Flush, and advance a scheduler that counts epochs, or waits for a plateau of `loss`, the epoch's mean."""
+        """Flush, and advance a scheduler that counts epochs, or waits for a plateau of `loss`, the epoch's mean.
+
+        Ranks then have one network: their running statistics of BatchNorm are averaged.
+        """
         self.flush()
+        average_statistics([self.network, *([] if self.ema is None else [self.ema.module])], runtime=self.runtime)
         self.epochs += 1
         if self.scheduler is None:
             return

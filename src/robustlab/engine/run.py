@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,8 @@ from robustlab.engine.runtime import Runtime
 from robustlab.engine.selection import rules_for
 from robustlab.engine.session import Session, Settings, check_space, restore
 from robustlab.engine.signals import StopFlag, StoppedEarly
-from robustlab.errors import EXIT_PREEMPTED
+from robustlab.engine.world import World
+from robustlab.errors import EXIT_PREEMPTED, PeerError
 from robustlab.files import remove_temporary, write_json
 from robustlab.tracking.base import Trackers
 from robustlab.tracking.console import make_console, say, shell_line, warn
@@ -73,7 +73,7 @@ def run(
         was_finished = was_finished and beside.was_finished
     if group is not None and was_finished:
         return 0  # of what a sweep finds finished, its own line is enough
-    if os.environ.get("RANK", "0") == "0":
+    if World.from_environment().is_main:
         command = shell_line(["train", *flags, *overrides])
         print_summary(outcome.results, baseline, run_dir=outcome.folder, command=command)
     return 0
@@ -90,21 +90,28 @@ def run_one(cfg: DictConfig, overrides: list[str], *, group: str | None = None) 
     folder = Path(cfg.paths.run_dir).expanduser()
     with StopFlag() as stop, explained(cfg, folder):
         runtime = Runtime.from_config(cfg.trainer)
-        finished = _finished(cfg, folder)
-        if finished is not None:
-            return finished
-        if runtime.is_main:
-            prepare_folder(folder, resume=bool(cfg.resume), output_dir=Path(cfg.paths.output_dir).expanduser())
-        runtime.barrier()
-        try:
-            if not runtime.is_main:
-                return _train(cfg, overrides, folder, runtime, stop, group)
-            with locked(folder):
-                finished = _finished(cfg, folder) if runtime.world_size == 1 else None  # by another process, just now
-                return finished or _train(cfg, overrides, folder, runtime, stop, group)
-        except StoppedEarly:
-            say(f"stopped by {stop.name} before the first step; the same command begins, or goes on, with the training")
-            return Outcome(None, folder, EXIT_PREEMPTED)
+        with runtime.watching_peers():
+            return _run_one(cfg, overrides, folder, runtime, stop, group)
+
+
+def _run_one(
+    cfg: DictConfig, overrides: list[str], folder: Path, runtime: Runtime, stop: StopFlag, group: str | None
+) -> Outcome:
+    finished = runtime.gather(_finished(cfg, folder) if runtime.is_main else None)[0]  # others may see other files
+    if finished is not None:
+        return finished
+    if runtime.is_main:
+        prepare_folder(folder, resume=bool(cfg.resume), output_dir=Path(cfg.paths.output_dir).expanduser())
+    runtime.barrier()
+    try:
+        if not runtime.is_main:
+            return _train(cfg, overrides, folder, runtime, stop, group)
+        with locked(folder):
+            finished = _finished(cfg, folder) if runtime.world_size == 1 else None  # by another process, just now
+            return finished or _train(cfg, overrides, folder, runtime, stop, group)
+    except StoppedEarly:
+        say(f"stopped by {stop.name} before the first step; the same command begins, or goes on, with the training")
+        return Outcome(None, folder, EXIT_PREEMPTED)
 
 
 def _finished(cfg: DictConfig, folder: Path) -> Outcome | None:
@@ -133,6 +140,14 @@ def _train(
         warn(warning)
     with stop.at_once() if runtime.world_size == 1 else contextlib.nullcontext():  # ranks must stop together
         data = build_data(cfg, runtime)
+    _refuse_differences(
+        runtime,
+        {
+            "settings": [identity["run_name"], identity["seed"]],
+            "checkpoint": None if state is None else state["cursor"]["global_step"],
+            "training labels": data.noise_record()["hash"],
+        },
+    )
     groups = group_record(data)
     if groups is not None and state is None and runtime.is_main:
         print_group_table(groups, make_console(sys.stderr))
@@ -188,6 +203,18 @@ def _train(
         return Outcome(results, folder, exit_code)
     finally:
         trackers.finish(exit_code)
+
+
+def _refuse_differences(runtime: Runtime, facts: Mapping[str, Any]) -> None:
+    """Raise PeerError where processes of one run would go different ways, which nothing later would tell."""
+    first, *others = runtime.gather(dict(facts))
+    for rank, other in enumerate(others, 1):
+        names = [name for name in first if other[name] != first[name]]
+        if names:
+            raise PeerError(
+                f"process {rank} has other {', '.join(names)} than process 0; start all processes with one command, "
+                "with paths.output_dir on a file system that all nodes share and the same data on each"
+            )
 
 
 def _epochs(session: Session) -> int:

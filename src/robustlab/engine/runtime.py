@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustlab.engine.memory import keep_freed_memory
-from robustlab.errors import ConfigError
+from robustlab.engine.world import World
+from robustlab.errors import ConfigError, PeerError
 
 _AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def available_cpus() -> int:
-    """Return the CPUs this process may use: SLURM's allotment if there is one, else the affinity mask."""
+PEER_TIMEOUT = timedelta(minutes=10)
+"""How long processes of a run wait for one that hangs. One that ends is noticed by gloo at once."""
+
+
+def available_cpus(world: World) -> int:
+    """Return the CPUs this process may use: SLURM's allotment if there is one, else the affinity mask, shared."""
     granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return min(granted, int(os.environ.get("SLURM_CPUS_PER_TASK", granted)))
+    if world.cpus is not None:
+        return min(granted, world.cpus)
+    return max(1, min(granted, int(os.environ.get("SLURM_CPUS_PER_TASK", granted))) // world.local_size)
 
 
 @dataclass(frozen=True)
@@ -38,19 +48,20 @@ class Runtime:
 
     @classmethod
     def from_config(cls, trainer: Any) -> Runtime:
-        """Resolve `auto` values, join the process group that torchrun announces, and set threads and determinism.
+        """Resolve `auto` values, join the other processes of the run (`World`), and set threads and determinism.
 
         `auto` means channels_last everywhere (on a CPU, too, small convolutional networks are up to 1.5 times faster),
         bf16 on a GPU and fp32 on a CPU: without native bf16 arithmetic autocast is about 3 times slower than fp32.
+        Raises ConfigError for what this machine cannot do, PeerError where the other processes cannot be reached.
         """
-        world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        world = World.from_environment()
         name = trainer.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         if name.startswith("cuda") and not torch.cuda.is_available():
             raise ConfigError(f"trainer.device={name}, but no CUDA device is visible; use trainer.device=cpu or auto")
         if name == "cuda":
-            name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+            name = f"cuda:{_local_gpu(world)}"
         try:
             device = torch.device(name)
         except RuntimeError as error:
@@ -60,15 +71,17 @@ class Runtime:
             torch.cuda.set_device(device)
         else:
             keep_freed_memory()
-        if world_size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if on_gpu else "gloo")
-        torch.set_num_threads(trainer.threads or max(1, available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        if trainer.sync_batchnorm and world.size > 1 and not on_gpu:
+            raise ConfigError("trainer.sync_batchnorm=true needs GPUs; on CPUs each process has statistics of its own")
+        if world.size > 1 and not dist.is_initialized():
+            _join(world, device)
+        torch.set_num_threads(trainer.threads or available_cpus(world))
         _set_determinism(trainer.deterministic, on_gpu)
         precision = trainer.precision if trainer.precision != "auto" else ("bf16" if on_gpu else "fp32")
         if precision == "fp16" and not on_gpu:
             raise ConfigError("trainer.precision=fp16 needs a GPU; use fp32 or bf16 on the CPU")
         channels_last = trainer.channels_last == "auto" or bool(trainer.channels_last)
-        return cls(device, precision, channels_last, trainer.compile, trainer.sync_batchnorm, rank, world_size)
+        return cls(device, precision, channels_last, trainer.compile, trainer.sync_batchnorm, world.rank, world.size)
 
     @property
     def is_main(self) -> bool:
@@ -104,6 +117,19 @@ class Runtime:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return bool(value.item())
 
+    @contextlib.contextmanager
+    def watching_peers(self) -> Iterator[None]:
+        """Turn the error that a collective raises when another process is gone, or hangs, into PeerError."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world_size > 1 and (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
+                raise PeerError(
+                    f"process {self.rank} of {self.world_size} lost another one of this run, whose own message says "
+                    "why; mend that and run the command again: it goes on from the last checkpoint"
+                ) from error
+            raise
+
     def gather(self, value: Any) -> list[Any]:
         """Return every rank's (picklable) value, in rank order."""
         if self.world_size == 1:
@@ -134,6 +160,52 @@ def average_gradients(parameters: Iterable[nn.Parameter], world_size: int) -> No
         flat /= world_size
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
+
+
+@torch.no_grad()
+def average_statistics(networks: Iterable[nn.Module], *, runtime: Runtime) -> None:
+    """Replace the running means and variances of BatchNorm by their means over ranks.
+
+    Each rank's own come from its share of the batches. Afterwards all ranks have one network.
+    """
+    if runtime.world_size == 1:
+        return
+    norms = [module for network in networks for module in network.modules() if isinstance(module, _BatchNorm)]
+    buffers = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
+    if not buffers:
+        return
+    mean = runtime.mean_over_ranks(torch.cat(buffers))
+    for buffer, value in zip(buffers, mean.split([len(buffer) for buffer in buffers]), strict=True):
+        buffer.copy_(value)
+
+
+def _local_gpu(world: World) -> int:
+    """Return the number of this process's GPU among those it sees, which may be its own alone."""
+    visible = torch.cuda.device_count()
+    if 1 < visible < world.local_size:
+        raise ConfigError(
+            f"{world.local_size} processes on this node, and {visible} GPUs; start as many processes as there are GPUs"
+        )
+    return 0 if visible == 1 else world.local_rank
+
+
+def _join(world: World, device: torch.device) -> None:
+    on_gpu = device.type == "cuda"
+    try:
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            rank=world.rank,
+            world_size=world.size,
+            timeout=PEER_TIMEOUT,
+            device_id=device if on_gpu else None,
+        )
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise PeerError(
+            f"process {world.rank} could not join the other {world.size - 1} at {where} "
+            f"({str(error).splitlines()[0]}); MASTER_ADDR must name the node of process 0, MASTER_PORT a free port"
+        ) from error
+    atexit.register(dist.destroy_process_group)
 
 
 def _set_determinism(wanted: bool, on_gpu: bool) -> None:

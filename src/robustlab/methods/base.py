@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor
 
+from robustlab.methods.ranks import weighted
+
 if TYPE_CHECKING:
     from robustlab.data.base import TaskSpec
     from robustlab.data.module import Data
@@ -78,6 +80,9 @@ class Method(ABC):
     predictors: ClassVar[tuple[str, ...] | None] = None
     """Names of the learners that predict, whose weights are kept for selection rules; None = all."""
 
+    single_process: ClassVar[str | None] = None
+    """Why the method cannot share a batch with other processes, which are then refused; None = it can."""
+
     projection_dim: int | None = None
     """Width of the projection head that the method needs on its networks; None = none."""
 
@@ -122,12 +127,16 @@ class Method(ABC):
         learner = self.learners["network"]
         learner.network.train()
         with self.context.runtime.autocast():
-            scalars = dict(self.loss(item, position))
+            scalars = weighted(self.loss(item, position), item, runtime=self.context.runtime)
         learner.step(scalars["loss"])
         return {name: value.detach() for name, value in scalars.items()}
 
     def loss(self, batch: Any, position: Position) -> Mapping[str, Tensor]:
-        """Return {"loss": ..., more scalars to log}; only for methods that keep the default `train_step`."""
+        """Return {"loss": ..., more scalars to log}; only for methods that keep the default `train_step`.
+
+        Each is a mean over the rows of the batch. Of several processes each has a share of the rows, and `train_step`
+        weights what it returns by that; where rows of a batch meet, see `methods.ranks.whole`.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define loss() or train_step()")
 
     def end_epoch(self, stage: Stage, epoch: int) -> Mapping[str, float]:

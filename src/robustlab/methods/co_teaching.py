@@ -15,6 +15,7 @@ from robustlab.errors import ConfigError
 from robustlab.methods.base import Context, Method, Position, Stage, settings
 from robustlab.methods.inference import eval_logits
 from robustlab.methods.memorisation import DiagnosticsSettings, memorisation_metrics
+from robustlab.methods.ranks import whole
 
 NETWORKS = ("network1", "network2")
 
@@ -88,7 +89,8 @@ class CoTeaching(Method):
             learner.network.train()
             with self.context.runtime.autocast():
                 logits = learner(item.images)
-            losses.append(F.cross_entropy(logits.float(), item.targets, reduction="none"))
+            own = F.cross_entropy(logits.float(), item.targets, reduction="none")
+            losses.append(whole(own, item.total, runtime=self.context.runtime))
         chosen = [small_losses(loss.detach(), share) for loss in losses]
         kept = [loss[choice].mean() for loss, choice in zip(losses, reversed(chosen), strict=True)]
         for name, loss in zip(NETWORKS, kept, strict=True):
@@ -99,7 +101,8 @@ class CoTeaching(Method):
 
     def _count(self, chosen: Tensor, item: Batch) -> None:
         if self.wrong is not None:
-            right = (~self.wrong[item.index[chosen]]).sum()
+            index = whole(item.index, item.total, runtime=self.context.runtime)
+            right = (~self.wrong[index[chosen]]).sum()
             self.picked += torch.stack([right, torch.full_like(right, len(chosen))])
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:

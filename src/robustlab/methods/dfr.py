@@ -98,7 +98,8 @@ class DFR(ERM):
         data = self.context.data
         train = self._features("train")
         mean, deviation = train.mean(dim=0), train.std(dim=0, correction=0)
-        self.mean, self.deviation = mean, torch.where(deviation > 0, deviation, 1.0)
+        standard = mean, torch.where(deviation > 0, deviation, 1.0)
+        self.mean, self.deviation = self.context.runtime.gather(standard)[0]  # on GPUs, ranks may differ in last bits
         self.features = self._standardised(train if self.split == "train" else self._features("val"))
         self.groups = data.groups(self.split, self)
         self.labels = data.labels(self.split)
@@ -146,7 +147,7 @@ class DFR(ERM):
         assert self.strength is not None
         fitted = self._fit(item, self.strength)
         logits = _logits(fitted, self.features[item])
-        self.sum = self.sum + self.context.runtime.gather(fitted)[0]  # ranks may differ in BatchNorm statistics
+        self.sum = self.sum + self.context.runtime.gather(fitted)[0]
         self.fitted += 1
         self._install(self.sum / self.fitted)
         return {"loss": F.cross_entropy(logits, self.labels[item]).float()}

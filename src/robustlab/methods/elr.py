@@ -13,7 +13,7 @@ from robustlab.data.base import Batch
 from robustlab.errors import ConfigError
 from robustlab.methods.base import Context, Position, settings
 from robustlab.methods.memorisation import DiagnosticsSettings
-from robustlab.methods.ranks import gather_rows
+from robustlab.methods.ranks import whole
 from robustlab.methods.single import SingleNetwork
 
 CLAMP = 1e-4
@@ -56,8 +56,8 @@ class ELR(SingleNetwork):
         with torch.no_grad():
             normalised = probabilities / probabilities.sum(dim=1, keepdim=True)
             runtime = self.context.runtime
-            most = -(-self.context.batch_size // runtime.world_size)
-            index, rows = gather_rows(batch.index, normalised, most=most, runtime=runtime)
+            index = whole(batch.index, batch.total, runtime=runtime)
+            rows = whole(normalised, batch.total, runtime=runtime)
             self.targets[index] = self.momentum * self.targets[index] + (1 - self.momentum) * rows
         cross_entropy = F.cross_entropy(logits, batch.targets)
         penalty = early_learning_penalty(probabilities, self.targets[batch.index])

@@ -14,6 +14,7 @@ from robustlab.data.base import Batch
 from robustlab.errors import ConfigError
 from robustlab.methods.base import Position, settings
 from robustlab.methods.memorisation import DiagnosticsSettings
+from robustlab.methods.ranks import own_rows, whole
 from robustlab.methods.single import SingleNetwork
 
 
@@ -51,6 +52,10 @@ class ERM(SingleNetwork):
         blank = torch.zeros(len(batch), self.context.task.num_classes, device=batch.targets.device)
         targets = blank.scatter(1, batch.targets[:, None], 1.0)  # one_hot reads the labels to check them
         generator = rng.generator(rng.fold(self.context.seed, "mixup", position.epoch, position.step))
-        images, targets, _ = mixup(batch.images, targets, alpha=self.mixup_alpha, generator=generator)
+        runtime = self.context.runtime
+        images, targets = (whole(rows, batch.total, runtime=runtime) for rows in (batch.images, targets))
+        own = own_rows([batch], runtime=runtime)
+        images, targets, _ = mixup(images, targets, alpha=self.mixup_alpha, generator=generator, own=own)
         logits = learner(images).float()
-        return {"loss": F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)}
+        wanted = targets if own is None else targets[own.to(targets.device, non_blocking=True)]
+        return {"loss": F.cross_entropy(logits, wanted, label_smoothing=self.label_smoothing)}

@@ -16,6 +16,7 @@ from robustlab.methods.checks import at_least
 from robustlab.methods.class_balanced import inverse_frequency
 from robustlab.methods.erm import ERM
 from robustlab.methods.memorisation import DiagnosticsSettings
+from robustlab.methods.ranks import whole
 
 
 class GroupDRO(ERM):
@@ -71,29 +72,26 @@ class GroupDRO(ERM):
         assert batch.targets is not None
         logits = self.learners["network"](batch.images).float()
         losses = F.cross_entropy(logits, batch.targets, reduction="none", label_smoothing=self.label_smoothing)
-        by_group, present = self._by_group(losses, self.groups[batch.index])
-        self._move(by_group.detach(), present)
+        runtime = self.context.runtime
+        groups = self.groups[batch.index]
+        counts = self._move(
+            whole(losses.detach(), batch.total, runtime=runtime), whole(groups, batch.total, runtime=runtime)
+        )
+        weights = (self.q / counts.clamp(min=1) * batch.total)[groups]  # sum_g q_g loss_g as a mean over images
         return {
-            "loss": (self.q * by_group).sum(),
+            "loss": (weights * losses).mean(),
             "mean_loss": losses.mean(),
             "accuracy": (logits.argmax(dim=1) == batch.targets).float().mean(),
         }
 
-    def _by_group(self, losses: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-        """Return loss_g of the global batch, float32 [num_groups], 0 where a group is absent, and which are present.
-
-        Under several ranks each returns its part times their number: the mean over ranks, and of gradients, is loss_g.
-        """
-        runtime = self.context.runtime
+    def _move(self, losses: Tensor, groups: Tensor) -> Tensor:
+        """Move q by the losses of the images of a batch, float32 [B]; return how many each group has, [num_groups]."""
         members = (groups[:, None] == torch.arange(len(self.q), device=groups.device)).to(losses.dtype)
-        counts = runtime.mean_over_ranks(members.sum(dim=0))
-        sums = (losses[:, None] * members).sum(dim=0)  # a product of matrices would be one in bf16 under autocast
-        return sums / torch.where(counts > 0, counts, 1.0), counts > 0
-
-    def _move(self, by_group: Tensor, present: Tensor) -> None:
-        losses = self.context.runtime.mean_over_ranks(by_group) + self.margin
-        moved = self.q * torch.where(present, self.step * losses, 0.0).exp()
+        counts = members.sum(dim=0)
+        by_group = (losses[:, None] * members).sum(dim=0) / counts.clamp(min=1)  # autocast would make bf16 of a matmul
+        moved = self.q * torch.where(counts > 0, self.step * (by_group + self.margin), 0.0).exp()
         self.q = moved / moved.sum()
+        return counts
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
         """Return q by the names of groups, beside what ERM reports."""

@@ -18,6 +18,7 @@ from robustlab.methods.checks import at_least
 from robustlab.methods.erm import ERM
 from robustlab.methods.inference import eval_logits
 from robustlab.methods.memorisation import DiagnosticsSettings, train_predictions
+from robustlab.methods.ranks import weighted
 from robustlab.metrics.groups import group_of
 from robustlab.tracking.console import warn
 
@@ -112,8 +113,10 @@ class JTT(ERM):
         with self.context.runtime.autocast():
             logits = learner(item.images).float()
             loss = F.cross_entropy(logits, item.targets, label_smoothing=self.label_smoothing)
-        learner.step(loss)
-        return {"loss": loss.detach(), "accuracy": (logits.argmax(dim=1) == item.targets).float().mean()}
+        means = {"loss": loss, "accuracy": (logits.argmax(dim=1) == item.targets).float().mean()}
+        scalars = weighted(means, item, runtime=self.context.runtime)
+        learner.step(scalars["loss"])
+        return {name: value.detach() for name, value in scalars.items()}
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
         """After the last epoch of the first stage collect the errors and report them; then what ERM reports."""
@@ -130,7 +133,7 @@ class JTT(ERM):
         predicted = train_predictions(data, predict, batch_size=self.identification.batch_size)[""]
         indices = data.train_indices
         errors = indices[predicted[indices] != data.assigned[indices]]
-        errors = runtime.gather(errors)[0]  # ranks may differ in their BatchNorm statistics
+        errors = runtime.gather(errors)[0]  # on GPUs, ranks may differ in the last bits
         self._make_second(errors)
         share = len(errors) / len(indices)
         if share < FEW_ERRORS:

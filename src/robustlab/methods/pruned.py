@@ -115,7 +115,7 @@ class PrunedNetwork(SingleNetwork):
             started, self._waited = time.perf_counter(), 0.0
             self.before_update(learner.updates)
             self._seconds += time.perf_counter() - started - self._waited
-        self.record.count(len(item) * self.context.runtime.world_size)
+        self.record.count(item.total)
         return super().train_step(item, position)
 
     def loss(self, batch: Batch, position: Position) -> Mapping[str, Tensor]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import TextIO
 
 from rich.console import Console
+
+from robustlab.engine.world import World
 
 
 def make_console(stream: TextIO | None = None, *, width: int | None = None) -> Console:
@@ -31,7 +32,7 @@ def make_console(stream: TextIO | None = None, *, width: int | None = None) -> C
 
 def say(text: str) -> None:
     """Print a notice on standard error, at once; of several processes only the first one speaks."""
-    if os.environ.get("RANK", "0") == "0":
+    if World.from_environment().is_main:
         print(text, file=sys.stderr, flush=True)
 
 

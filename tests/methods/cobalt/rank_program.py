@@ -28,9 +28,9 @@ def compute(runtime: Runtime) -> dict[str, torch.Tensor]:
     own, other = (torch.randn(ROWS, SLOTS, 2, 2, generator=draws)[runtime.rank :: runtime.world_size] for _ in range(2))
     settings = DictionarySettings(codes=5, initial="slots", reseed_every=1, reseed_below=0.9, usage_momentum=0.5)
     dictionary = Dictionary(settings, dim=DIM, seed=0, device=torch.device("cpu"))
-    keys = losses.gather_keys(teacher, active, most=-(-ROWS // runtime.world_size), runtime=runtime)
+    keys = losses.gather_keys(teacher, active, total=ROWS, runtime=runtime)
     vectors, flags = keys.vectors.flatten(0, 1), keys.active.flatten()
-    dictionary.begin(vectors[: ROWS * SLOTS], flags[: ROWS * SLOTS])
+    dictionary.begin(vectors, flags)
     found = {
         "contrast": losses.contrast(student, keys, valid, temperature=0.2, runtime=runtime),
         "quantisation": losses.quantisation(

@@ -104,7 +104,7 @@ def test_the_loss_falls():
 
 
 def test_no_label_enters():
-    assert set(inspect.signature(Discovery.step).parameters) == {"self", "images", "index", "epoch"}
+    assert set(inspect.signature(Discovery.step).parameters) == {"self", "images", "index", "epoch", "total"}
     assert not any("label" in field or "target" in field for field in View.__dataclass_fields__)
     states = []
     for shift in (0, 1):
@@ -142,7 +142,7 @@ def test_a_resumed_run_is_the_uninterrupted_one():
     train(second, data, start=2)
     loader = data.loader(batch_size=32, views=("test",), purpose="discovery", labelled=False)
     for batch in loader.epoch(1):
-        second.step(batch.images, batch.index, epoch=1)
+        second.step(batch.images, batch.index, epoch=1, total=batch.total)
     assert_equal(state(whole), state(second))
 
 
@@ -194,13 +194,11 @@ def test_steps_never_wait_for_the_device():
     for batch in loader.epoch(0):
         guard = NoReads()
         with guard, NoSizesFromValues(guard.drawn):
-            discovery.step(batch.images, batch.index, epoch=0)
+            discovery.step(batch.images, batch.index, epoch=0, total=batch.total)
 
 
 def test_the_defaults_build_on_the_tiny_preset():
     data = make_data()
-    discovery = Discovery(
-        DiscoverySettings(slots=SlotSettings(hidden=16)), task=data.task, runtime=CPU, seed=0, batch_size=32
-    )
+    discovery = Discovery(DiscoverySettings(slots=SlotSettings(hidden=16)), task=data.task, runtime=CPU, seed=0)
     network = small_cnn(num_classes=2, image_shape=(3, 32, 32), widths=(12, 24, 48), strides=(2, 1, 2))
     assert discovery.wrap(network)(torch.randn(2, 3, 32, 32)).shape == (2, 32, 8, 8)

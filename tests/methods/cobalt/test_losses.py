@@ -35,7 +35,7 @@ def contrast(queries, keys, valid=None, active=None, temperature=0.2):
     """keys: float [B, N, d]; all slots valid and active unless said otherwise."""
     everywhere = torch.ones(keys.shape[:2], dtype=torch.bool)
     active = everywhere if active is None else active
-    gathered = losses.gather_keys(keys, active, most=len(keys), runtime=CPU)
+    gathered = losses.gather_keys(keys, active, total=len(keys), runtime=CPU)
     return losses.contrast(
         queries, gathered, everywhere if valid is None else valid, temperature=temperature, runtime=CPU
     )

@@ -30,7 +30,7 @@ def test_concepts_become_the_backgrounds(real_data):
         views=ViewSettings(scale=(0.3, 1.0), flip=0.0, jitter=(0, 0, 0, 0), grey=0.0),
         dictionary=DictionarySettings(codes=6),
     )
-    discovery = Discovery(settings, task=data.task, runtime=CPU, seed=0, batch_size=BATCH)
+    discovery = Discovery(settings, task=data.task, runtime=CPU, seed=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold(0, "init", "discovery"))
         student = discovery.wrap(
@@ -45,7 +45,7 @@ def test_concepts_become_the_backgrounds(real_data):
     discovery.build(learner, updates=EPOCHS * len(loader))
     for epoch in range(EPOCHS):
         for batch in loader.epoch(epoch):
-            discovery.step(batch.images, batch.index, epoch=epoch)
+            discovery.step(batch.images, batch.index, epoch=epoch, total=batch.total)
     table = discovery.extract(data, ("train",)).tables["train"]
     labels, attributes = data.labels("train"), data.attributes("train")
     assert attributes is not None

@@ -67,7 +67,7 @@ def make_settings(**groups) -> DiscoverySettings:
 def make_discovery(
     data: Data, *, seed: int = 0, settings: DiscoverySettings | None = None, runtime: Runtime = CPU, updates: int = 12
 ) -> Discovery:
-    discovery = Discovery(settings or make_settings(), task=data.task, runtime=runtime, seed=seed, batch_size=32)
+    discovery = Discovery(settings or make_settings(), task=data.task, runtime=runtime, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold(seed, "init", "discovery"))
         network = small_cnn(num_classes=2, image_shape=data.task.image_shape, widths=(8, 16), strides=(2, 2))
@@ -81,7 +81,7 @@ def train(discovery: Discovery, data: Data, *, epochs: int = 1, start: int = 0, 
     """Do the steps `start` .. of each epoch; return the scalars of all."""
     loader = data.loader(batch_size=32, views=("test",), purpose="discovery", labelled=False)
     return [
-        discovery.step(batch.images, batch.index, epoch=epoch)
+        discovery.step(batch.images, batch.index, epoch=epoch, total=batch.total)
         for epoch in range(epochs)
         for batch in loader.epoch(epoch, start=start, steps=steps)
     ]

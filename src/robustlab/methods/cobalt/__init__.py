@@ -5,12 +5,12 @@ and teacher, `views` the two crops, `grouping` slots, `losses` distillation, con
 codes and the centre, `discover` the training step, `extract` naming the concepts of images, `artifact` their file,
 `diagnostics` numbers, `pictures`, `charts` and `canvas` what is drawn. A method runs it so:
 
-    discovery = Discovery(settings, task=data.task, runtime=runtime, seed=seed, batch_size=batch_size)
+    discovery = Discovery(settings, task=data.task, runtime=runtime, seed=seed)
     loader = data.loader(batch_size=batch_size, views=("test",), purpose="discovery", labelled=False)
     learner = context.new_learner("discovery", epochs=epochs, steps_per_epoch=len(loader), wrap=discovery.wrap, ...)
     discovery.build(learner, updates=...)  # of the optimizer in the whole stage
     for batch in loader.epoch(epoch):
-        scalars = discovery.step(batch.images, batch.index, epoch=epoch)  # forward, backward, all updates
+        scalars = discovery.step(batch.images, batch.index, epoch=epoch, total=batch.total)  # all of one step
     concepts = discovery.extract(data, ("train", *data.evaluation_splits))
     artifact.save(concepts, path)  # artifact.load(path, data) refuses other data
     illustrate(discovery, concepts, data, folder)

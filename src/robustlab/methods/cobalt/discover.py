@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robustlab import rng
 from robustlab.data.base import TaskSpec
 from robustlab.engine.learner import Learner
-from robustlab.engine.runtime import Runtime
+from robustlab.engine.runtime import Runtime, average_statistics
 from robustlab.methods.cobalt import losses
 from robustlab.methods.cobalt.artifact import Concepts
 from robustlab.methods.cobalt.dictionary import Dictionary, perplexity, update_centre
@@ -38,12 +38,9 @@ class Discovery:
     the last step. Parts: `teacher`, `dictionary` and `centre` (float32 [N], of the teacher's logits).
     """
 
-    def __init__(
-        self, settings: DiscoverySettings, *, task: TaskSpec, runtime: Runtime, seed: int, batch_size: int
-    ) -> None:
-        """batch_size: of the global batch, at most. seed: of views, dictionary and re-seeding."""
+    def __init__(self, settings: DiscoverySettings, *, task: TaskSpec, runtime: Runtime, seed: int) -> None:
+        """seed: of views, dictionary and re-seeding."""
         self.settings, self.task, self.runtime, self.seed = settings, task, runtime, seed
-        self._most = -(-batch_size // runtime.world_size)
         memory_format = torch.channels_last if runtime.channels_last else torch.contiguous_format
         self._views = TwoViews(settings.views, task=task, memory_format=memory_format)
         self.dictionary = Dictionary(
@@ -79,13 +76,14 @@ class Discovery:
         assert isinstance(self.learner.network, Student)
         return self.learner.network
 
-    def step(self, images: Tensor, index: Tensor, *, epoch: int) -> dict[str, Tensor]:
+    def step(self, images: Tensor, index: Tensor, *, epoch: int, total: int) -> dict[str, Tensor]:
         """Do one step; return scalars to log, on the device, without waiting for it.
 
         images: normalised, not augmented, float32 [B, C, H, W]. index: int64 [B], the images' places in the training
-        split: with (seed, epoch) they fix all draws. No label enters. Scalars: "loss", "loss_distillation",
-        "loss_contrast", "loss_quantisation"; "active_slots" an image and view of the teacher, "largest_slot" (mean
-        attention of the slot that has most, 1 where one takes all), "codes_used" and "perplexity" of the batch's codes.
+        split: with (seed, epoch) they fix all draws. total: images of the global batch, of which these are this rank's.
+        No label enters. Scalars: "loss", "loss_distillation", "loss_contrast", "loss_quantisation"; "active_slots" an
+        image and view of the teacher, "largest_slot" (mean attention of the slot that has most, 1 where one takes all),
+        "codes_used" and "perplexity" of the batch's codes.
         """
         views = self.views(images, index, epoch=epoch)
         student = self._student.train()
@@ -98,7 +96,7 @@ class Discovery:
             queries = [student.predict(one.vectors).float() for one in groups]
         seen = [active(one.logits) for one in taught]
         keys = [
-            losses.gather_keys(one.vectors, of_view, most=self._most, runtime=self.runtime)
+            losses.gather_keys(one.vectors, of_view, total=total, runtime=self.runtime)
             for one, of_view in zip(taught, seen, strict=True)
         ]
         vectors = torch.cat([one.vectors.flatten(0, 1) for one in keys])
@@ -110,7 +108,7 @@ class Discovery:
         logits = (taught[0].logits, taught[1].logits)
         momentum = self.settings.teacher.centre_momentum
         self.centre = update_centre(self.centre, logits, momentum=momentum, runtime=self.runtime)
-        scalars["active_slots"] = torch.stack(seen).float().sum(dim=2).mean()
+        scalars["active_slots"] = flags.float().sum() / (2 * total)
         scalars["largest_slot"] = _largest(logits, tau.teacher)
         scalars["codes_used"] = (counts > 0).float().sum()
         scalars["perplexity"] = perplexity(counts)
@@ -194,6 +192,7 @@ class Discovery:
         Rows are in the order of `data.evaluation(split)`. identity: what to note beside seed, settings and hash of
         teacher and dictionary. Under several ranks each encodes its share, and all get the whole.
         """
+        average_statistics([self.teacher], runtime=self.runtime)  # so that all name concepts by the same teacher
         tables = {
             name: extract_split(data, name, self.assign, settings=self.settings.extract, runtime=self.runtime)
             for name in splits

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustlab.engine.runtime import Runtime
-from robustlab.methods.ranks import gather_batch
+from robustlab.methods.ranks import whole
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Keys:
     own: Tensor
 
 
-def gather_keys(vectors: Tensor, active: Tensor, *, most: int, runtime: Runtime) -> Keys:
+def gather_keys(vectors: Tensor, active: Tensor, *, total: int, runtime: Runtime) -> Keys:
     """Return the keys of all ranks. vectors: float32 [B, N, d], of any length; active: bool [B, N].
 
-    most: no rank has more images than that. Rows that stand for no image are inactive.
+    total: images of the global batch.
     """
     count, slots, dim = vectors.shape
     unit = F.normalize(vectors.detach(), dim=2)
-    rows = gather_batch(torch.cat([unit.flatten(1), active.to(unit.dtype)], dim=1), most=most, runtime=runtime)
+    rows = whole(torch.cat([unit.flatten(1), active.to(unit.dtype)], dim=1), total, runtime=runtime)
     own = torch.arange(count, device=vectors.device) * runtime.world_size + runtime.rank
     return Keys(rows[:, : slots * dim].view(-1, slots, dim), rows[:, slots * dim :] > 0, own)
 

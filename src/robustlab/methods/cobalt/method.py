@@ -121,9 +121,7 @@ class CoBalT(ERM):
 
     def _build_discovery(self, context: Context) -> Discovery:
         size = self.discover.batch_size or context.batch_size
-        discovery = Discovery(
-            self.discovery_settings, task=context.task, runtime=context.runtime, seed=context.seed, batch_size=size
-        )
+        discovery = Discovery(self.discovery_settings, task=context.task, runtime=context.runtime, seed=context.seed)
         self.discovery_loader = context.data.loader(batch_size=size, views=("test",), purpose=PURPOSE, labelled=False)
         steps, epochs = len(self.discovery_loader), self.discover.epochs
         learner = context.new_learner(
@@ -168,7 +166,7 @@ class CoBalT(ERM):
         if position.stage == CLASSIFY:
             return super().train_step(item, position)
         assert self.discovery is not None
-        return self.discovery.step(item.images, item.index, epoch=position.epoch)
+        return self.discovery.step(item.images, item.index, epoch=position.epoch, total=item.total)
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
         """After stage 1 name the concepts and report them; in stage 2 report the draws beside what ERM does."""
@@ -187,7 +185,7 @@ class CoBalT(ERM):
         found = self.discovery.extract(data, splits, identity={"concepts": kind, "discover": asdict(self.discover)})
         if kind == "image":
             clusters = clustered(self.discovery, found, data, splits)
-            return self.context.runtime.gather(clusters)[0]  # ranks may differ in their BatchNorm statistics
+            return self.context.runtime.gather(clusters)[0]  # on GPUs, ranks may differ in the last bits
         return found
 
     def _checked(self, concepts: Concepts) -> Concepts:

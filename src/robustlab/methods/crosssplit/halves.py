@@ -84,7 +84,10 @@ class Turn:
             views=("weak",),
             purpose=f"warmup{number}",
         )
+        as_is = jsd.extrema_bn == "as_is"
         share = slice(runtime.rank, None, runtime.world_size)  # of the passes without training
+        # All see all in train mode: statistics become what one process has, and synchronised ones wait for nobody.
+        measured = slice(None) if as_is else share
         purpose = f"labelled{number}"
         self.labelled: Loader = data.loader(
             own, batch_size=size, views=four, purpose=purpose, drop_last=settings.labelled.drop_last
@@ -100,9 +103,8 @@ class Turn:
             shuffle=False,
             shard=False,
         )
-        as_is = jsd.extrema_bn == "as_is"
         self.extrema: Loader = data.loader(
-            everything[share] if jsd.extrema_scope == "full" else own[share],
+            everything[measured] if jsd.extrema_scope == "full" else own[measured],
             batch_size=AS_IS_BATCH if as_is else jsd.batch_size,
             views=("test",),
             purpose=f"extrema{number}",

@@ -18,6 +18,7 @@ from robustlab.methods.crosssplit.record import Record, half_metrics
 from robustlab.methods.crosssplit.step import SplitStep
 from robustlab.methods.inference import eval_logits
 from robustlab.methods.memorisation import DiagnosticsSettings, train_predictions, wrong_labels
+from robustlab.methods.ranks import weighted
 
 
 class CrossSplit(Method):
@@ -155,7 +156,8 @@ class CrossSplit(Method):
         network.train()
         with self.context.runtime.autocast():
             logits = network(item.labelled.images)
-        return {"loss": warmup_loss(logits, item.labelled.targets, entropy_weight=self.entropy_weight)}
+        loss = warmup_loss(logits, item.labelled.targets, entropy_weight=self.entropy_weight)
+        return weighted({"loss": loss}, item.labelled, runtime=self.context.runtime)
 
     def _peer(self, turn: int) -> nn.Module:
         if turn == 1:

@@ -17,6 +17,7 @@ from robustlab.methods.crosssplit.peer import half_probabilities, measure_extrem
 from robustlab.methods.crosssplit.record import Record
 from robustlab.methods.crosssplit.schedule import gamma_at, ramp
 from robustlab.methods.crosssplit.settings import Settings
+from robustlab.methods.ranks import own_rows, whole, whole_parts
 
 
 class SplitStep:
@@ -59,22 +60,26 @@ class SplitStep:
             self.record.set_extrema(turn, extrema)
 
     def losses(self, item: TurnItem, age: int, *, network: nn.Module, peer: nn.Module) -> dict[str, Tensor]:
-        """Return "loss" and its terms. The order is the official code's: it matters to BatchNorm's statistics."""
+        """Return "loss" and its terms. The order is the official code's: it matters to BatchNorm's statistics.
+
+        All terms are those of the global batch, the same on every rank.
+        """
         labelled, unlabelled = item.labelled, item.unlabelled
         scalars: dict[str, Tensor] = {}
         guessed = None if unlabelled is None else self.guess(unlabelled, item.turn, network=network, peer=peer)
         corrected = self.correct(item, age, network=network, peer=peer)
-        inputs, wanted = [*labelled.views[2:]], [corrected, corrected]
+        inputs, wanted, batches = [*labelled.views[2:]], [corrected, corrected], [labelled, labelled]
         network.train()
         if unlabelled is not None and guessed is not None:
             if self.settings.loss.lambda_c > 0:
-                scalars["contrastive"] = self._contrast(network, unlabelled.views[2:])
+                scalars["contrastive"] = self._contrast(network, unlabelled)
             inputs += unlabelled.views[2:]
             wanted += [guessed, guessed]
-        images, mixed = self._mix(inputs, wanted, rng.fold(self.seed, "mixup", item.turn, age, item.step))
+            batches += [unlabelled, unlabelled]
+        images, mixed = self._mix(inputs, wanted, batches, rng.fold(self.seed, "mixup", item.turn, age, item.step))
         with self.runtime.autocast():
-            logits = network(images)
-        rows = 2 * len(labelled)
+            logits = whole_parts(network(images), batches, runtime=self.runtime)
+        rows = 2 * labelled.total
         scalars["labelled"] = losses.soft_cross_entropy(logits[:rows], mixed[:rows])
         scalars["prior"] = losses.uniform_prior(logits)
         if unlabelled is not None:
@@ -137,22 +142,30 @@ class SplitStep:
             self._precomputed = wanted, table
         return self._precomputed[1]
 
-    def _contrast(self, network: nn.Module, strong: Sequence[Tensor]) -> Tensor:
+    def _contrast(self, network: nn.Module, batch: Batch) -> Tensor:
+        strong = batch.views[2:]
         with self.runtime.autocast():
             if self.settings.perf.fuse_contrastive:
                 first, second = network(torch.cat([*strong]), project=True)[0].chunk(2)
             else:
                 first, second = (network(view, project=True)[0] for view in strong)
+        first, second = (whole(one, batch.total, runtime=self.runtime) for one in (first, second))
         return losses.nt_xent(first, second, temperature=self.settings.loss.tau)
 
-    def _mix(self, inputs: Sequence[Tensor], wanted: Sequence[Tensor], key: int) -> tuple[Tensor, Tensor]:
-        """Mix all rows, labelled and unlabelled, with one lambda and one permutation: equation (7)."""
+    def _mix(
+        self, inputs: Sequence[Tensor], wanted: Sequence[Tensor], batches: Sequence[Batch], key: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mix all rows, labelled and unlabelled, with one lambda and one permutation: equation (7).
+
+        inputs, wanted: what this rank has of each of `batches`. Returns its own images, and the targets of all rows.
+        """
         images, mixed, _ = augment.mixup(
-            torch.cat([*inputs]),
-            torch.cat([*wanted]),
+            whole_parts(torch.cat([*inputs]), batches, runtime=self.runtime),
+            whole_parts(torch.cat([*wanted]), batches, runtime=self.runtime),
             alpha=self.settings.mixup.alpha,
             generator=rng.generator(key),
             at_least_half=True,
+            own=own_rows(batches, runtime=self.runtime),
         )
         return images, mixed
 
