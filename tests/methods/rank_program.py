@@ -39,7 +39,8 @@ class Case:
 
 def make(case: Case, *, rank: int, world_size: int) -> Method:
     data = grouped_digits(subset=SAMPLES, rank=rank, world_size=world_size)
-    return build_method(case.cfg, data, replace(RUNTIME, rank=rank, world_size=world_size))
+    precision = "fp32" if case.cfg.trainer.precision == "auto" else case.cfg.trainer.precision
+    return build_method(case.cfg, data, replace(RUNTIME, rank=rank, world_size=world_size, precision=precision))
 
 
 def outcome(case: Case, *, rank: int = 0, world_size: int = 1) -> dict[str, Any]:

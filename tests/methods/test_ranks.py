@@ -27,6 +27,7 @@ VARIANTS = {
     "erm_cb by weights": ("erm_cb", "method.balance=loss"),
     "crosssplit with precomputed targets": ("crosssplit", "method.perf.precompute_targets=true"),
     "crosssplit by turns at once": ("crosssplit", "method.turn_order=simultaneous", "method.guess.source=both"),
+    "crosssplit in bf16": ("crosssplit", "trainer.precision=bf16"),
     "dfr on training images": ("dfr", "method.split=train"),
     "demp with deaths": (
         "demp",
@@ -67,7 +68,9 @@ PER_RANK = {f"record/{name}" for name in ("divergence", "soft", "guess")}
 """State of CrossSplit that each rank has for its own rows, and less than anything elsewhere."""
 TOLERANCE = 5e-4
 """Relative and absolute. Sums in another order grow to half of it in the steps of a case; a share of a batch that is
-given a wrong weight, to 100 times as much."""
+given a wrong weight, to more than five times as much, within a few steps."""
+COARSE = {"crosssplit in bf16": 1e-2}
+"""Tolerances of cases in which a value's last bit is larger; their weights soon drift apart."""
 
 
 def make_case(label: str) -> Case:
@@ -112,26 +115,27 @@ def test_ranks_train_as_one_process(outcomes, label, world_size):
     if reason is not None:
         assert all(isinstance(one, str) and reason in one for one in ranks)
         return
+    tolerance = COARSE.get(label, TOLERANCE)
     first, *others = ranks
     for one in others:  # to the bit
         assert one["live"] == first["live"]
         for part in ("learners", "method"):
             names = first[part].keys() - PER_RANK
             assert [name for name in names if not torch.equal(one[part][name], first[part][name])] == []
-    assert first["losses"] == near(alone["losses"])
-    assert first["measured"] == near(alone["measured"])
+    assert first["losses"] == near(alone["losses"], tolerance)
+    assert first["measured"] == near(alone["measured"], tolerance)
     assert [end.keys() for end in first["ends"]] == [end.keys() for end in alone["ends"]]
     for end, expected in zip(first["ends"], alone["ends"], strict=True):
-        assert end == near(expected)
+        assert end == near(expected, tolerance)
     assert first["live"] == alone["live"]
-    for part in ("learners", "method"):
+    for part in () if label in COARSE else ("learners", "method"):
         assert first[part].keys() == alone[part].keys()
         found = {name: torch.stack([one[part][name] for one in ranks]).amax(dim=0) for name in first[part]}
-        torch.testing.assert_close(found, alone[part], rtol=TOLERANCE, atol=TOLERANCE)
+        torch.testing.assert_close(found, alone[part], rtol=tolerance, atol=tolerance)
 
 
-def near(expected: Any) -> Any:
-    return pytest.approx(expected, rel=TOLERANCE, abs=TOLERANCE)
+def near(expected: Any, tolerance: float) -> Any:
+    return pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
 @pytest.mark.slow
