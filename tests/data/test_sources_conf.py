@@ -1,6 +1,8 @@
 """Every file of conf/dataset/ composes, and its source, views and crops are made with the arguments that it names."""
 
 import inspect
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,12 @@ KEYS = {"name", "source", "val_fraction", "subset", "storage", "workers", "views
 FILE_SHAPES = {"parquet", "image_folder", "group_folder"}  # only the files tell the size of the images
 
 
-def dataset(name: str, tmp_path: Path, *overrides: str) -> DictConfig:
-    paths = (f"paths.data_dir={tmp_path}", f"paths.cache_dir={tmp_path / 'cache'}")
-    return compose([f"dataset={name}", *paths, *overrides]).dataset
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Callable[..., DictConfig]:
+    """Compose the group `dataset` of a choice, each once, in a folder without data or cache."""
+    folder = tmp_path_factory.mktemp("empty")
+    paths = (f"paths.data_dir={folder}", f"paths.cache_dir={folder / 'cache'}")
+    return cache(lambda name, *overrides: compose([f"dataset={name}", *paths, *overrides]).dataset)
 
 
 def test_every_data_set_has_a_file():
@@ -40,21 +45,21 @@ def test_every_data_set_has_a_file():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_source_is_made_from_all_of_its_arguments_and_reads_nothing(name, tmp_path):
-    cfg = dataset(name, tmp_path)
+def test_source_is_made_from_all_of_its_arguments_and_reads_nothing(name, dataset):
+    cfg = dataset(name)
     assert set(cfg) == KEYS
     taken = set(inspect.signature(get_class(cfg.source._target_)).parameters)
     assert set(cfg.source) - {"_target_"} == taken
     source = instantiate(cfg.source)
     assert isinstance(source, DataSource)
-    assert not (tmp_path / "cache").exists()
+    assert not list(Path(dataset("cifar10").source.root).iterdir())
     if "storage" in taken:
         assert source.storage == cfg.storage  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_views_and_crops_work_on_images_of_the_data_set(name, tmp_path):
-    cfg = dataset(name, tmp_path)
+def test_views_and_crops_work_on_images_of_the_data_set(name, dataset):
+    cfg = dataset(name)
     size = cfg.source.get("size") or (64 if name in FILE_SHAPES else None)
     shape = (3, size, size) if size else instantiate(cfg.source).task.image_shape
     images = torch.randint(0, 256, (4, *shape), dtype=torch.uint8, generator=rng.generator(0))
@@ -73,6 +78,6 @@ def test_views_and_crops_work_on_images_of_the_data_set(name, tmp_path):
         assert crop(picture, torch.full((crop.draws,), 0.5)).shape == shape
 
 
-def test_storage_is_set_in_one_place(tmp_path):
-    cfg = dataset("image_folder", tmp_path, "dataset.storage=streaming")
+def test_storage_is_set_in_one_place(dataset):
+    cfg = dataset("image_folder", "dataset.storage=streaming")
     assert OmegaConf.to_container(cfg, resolve=True)["source"]["storage"] == "streaming"  # pyright: ignore

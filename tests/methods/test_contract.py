@@ -1,11 +1,13 @@
 """Every file of conf/method composes, builds, trains, predicts, saves and goes on, by itself."""
 
+from functools import cache
 from inspect import signature
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.utils import get_method
+from omegaconf import DictConfig
 
 from robustlab.config.check import check
 from robustlab.config.compose import compose
@@ -39,7 +41,9 @@ def data() -> Data:
     return grouped_digits()
 
 
-def build(name: str, data: Data, *, epochs: int = EPOCHS, short: bool = True) -> Method:
+@cache
+def configured(name: str, epochs: int, short: bool) -> DictConfig:
+    """Return a checked configuration, composed once for all of a method's builds."""
     options = [f"method={name}", "trainer.device=cpu", "trainer.batch_size=16", f"trainer.epochs={epochs}", "seed=3"]
     options += ["model=small_cnn", "model.widths=[8,16]", "optimizer=sgd", "scheduler=cosine"]
     cfg = compose(options)
@@ -49,7 +53,11 @@ def build(name: str, data: Data, *, epochs: int = EPOCHS, short: bool = True) ->
         elif group == cfg.method.name:
             cfg.method.update(values)
     check(cfg)
-    return build_method(cfg, data, RUNTIME)
+    return cfg
+
+
+def build(name: str, data: Data, *, epochs: int = EPOCHS, short: bool = True) -> Method:
+    return build_method(configured(name, epochs, short), data, RUNTIME)
 
 
 def test_there_are_files():

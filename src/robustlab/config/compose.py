@@ -84,6 +84,12 @@ def options(group: str) -> list[str]:
     return _inside(group, ObjectType.CONFIG)
 
 
+def is_option(group: str, name: str) -> bool:
+    """Tell whether `name` is an option of a group, as written on the command line; cheaper than to list them all."""
+    folder, _, last = name.rpartition("/")
+    return not last.startswith("_") and last in options(f"{group}/{folder}" if folder else group)
+
+
 def is_group(name: str) -> bool:
     """Tell whether `name` is a group: a folder of options, or of folders of options."""
     return "." not in name and bool(_inside(name, None))

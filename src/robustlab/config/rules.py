@@ -65,10 +65,12 @@ def frozen_features_have_no_places(cfg: Mapping[str, Any]) -> list[str]:
 
 def compare_names_a_method(cfg: Mapping[str, Any]) -> list[str]:
     """`compare` names an option of the group `method`."""
-    from robustlab.config.compose import all_options
+    from robustlab.config.compose import all_options, is_option
 
+    if cfg["compare"] is None or is_option("method", cfg["compare"]):
+        return []
     methods = all_options("method")
-    if cfg["compare"] is None or not methods or cfg["compare"] in methods:
+    if not methods:
         return []
     hint = did_you_mean(cfg["compare"], methods) or f"; there is {', '.join(methods)}"
     return [f"compare: there is no method '{cfg['compare']}'{hint}, or null for none"]

@@ -52,8 +52,9 @@ class CoBalT(ERM):
 
     concepts: "slots"; or one of two controls, "shuffled" (each image gets the concepts of another one) and "image"
     (clusters of whole images by the features of stage 1, without slots). artifact: file of concepts of an earlier run,
-    which takes the place of stage 1. classify: False ends the run with stage 1. min_group_val: smallest inferred group of the validation split that counts.
-    sampler: see `SamplerSettings`; discover: `DiscoverSettings`; the groups between: `discovery_settings`.
+    which takes the place of stage 1. classify: False ends the run with stage 1. min_group_val: smallest inferred group
+    of the validation split that counts. sampler: see `SamplerSettings`; discover: `DiscoverSettings`; the groups
+    between: `discovery_settings`.
     """
 
     predictors: ClassVar[tuple[str, ...] | None] = ("network",)
