@@ -18,7 +18,9 @@ SMALL = ("trainer.threads=1", "trainer.device=cpu", "tracker=local", "compare=nu
 """Overrides of every run here: one thread, since the number of threads changes the last bits of a result."""
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["robustlab.engine.run", "robustlab.train"])
+_context.set_forkserver_preload(
+    ["robustlab.engine.run", "robustlab.train", "torch._inductor", "torchmetrics.classification", "sklearn.datasets"]
+)  # the latter three are imported by every run, which takes two seconds
 
 
 def _child(

@@ -71,6 +71,6 @@ def _refuse_detour(folder: Path, output_dir: Path) -> None:
     real = folder.resolve()
     if not real.is_relative_to(output_dir.resolve()):
         raise ConfigError(
-            f"the run folder {folder} is a link that leads out of {output_dir}, to {real}; if that is meant, say "
-            f"paths.run_dir={real}, else remove the link"
+            f"the run folder {folder} leads over a link out of {output_dir}, to {real}; remove the link, or name that "
+            f"place with paths.output_dir={real.parent} paths.run_dir={real}"
         )
