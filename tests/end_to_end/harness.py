@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -78,7 +79,8 @@ def kill_group(process: BaseProcess, number: signal.Signals) -> None:
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
-        os.kill(process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has not made its group yet, or all of it has ended
+            os.kill(process.pid, number)
 
 
 def interrupt(process: BaseProcess, number: signal.Signals, when: Callable[[], bool], *, timeout: float = 60) -> None:

@@ -31,6 +31,7 @@ class Outcome:
     by_operation: list[int] = field(default_factory=list)
     rounds: int = 0
     starts: int = 0
+    duration: float = 0.0
 
     @property
     def kills(self) -> int:
@@ -52,14 +53,14 @@ def torment(method: str, folder: Path, *, kills: int, seed: int) -> Outcome:
     log, whole, counter = folder / "log.txt", folder / "whole", folder / "operations"
     began = time.monotonic()
     assert train(arguments(method, whole), log, before=partial(count_operations, whole, counter)) == 0, log.read_text()
-    duration, operations = time.monotonic() - began, int(counter.read_text())
-    chance, outcome = random.Random(f"{seed} {method}"), Outcome(method, seed)
+    operations = int(counter.read_text())
+    chance, outcome = random.Random(f"{seed} {method}"), Outcome(method, seed, duration=time.monotonic() - began)
     while outcome.kills < kills:
         outcome.rounds += 1
         broken = folder / f"broken{outcome.rounds}"
         ended = False
         while not ended and outcome.kills < kills:
-            ended = _strike(method, broken, log, chance, outcome, duration, operations)
+            ended = _strike(method, broken, log, chance, outcome, operations)
         if not ended:
             outcome.starts += 1
             assert train(arguments(method, broken), log) == 0, log.read_text()[-3000:]
@@ -67,18 +68,18 @@ def torment(method: str, folder: Path, *, kills: int, seed: int) -> Outcome:
     return outcome
 
 
-def _strike(
-    method: str, outputs: Path, log: Path, chance: random.Random, outcome: Outcome, duration: float, operations: int
-) -> bool:
+def _strike(method: str, outputs: Path, log: Path, chance: random.Random, outcome: Outcome, operations: int) -> bool:
     """Start a run that is to be killed; tell whether it came to its end before."""
     outcome.starts += 1
     if outcome.kills % 2:
-        after = chance.uniform(0, duration)
+        after = chance.uniform(0, outcome.duration)
         process = start(arguments(method, outputs), log)
         until = time.monotonic() + after
         interrupt(process, signal.SIGKILL, lambda: time.monotonic() >= until)
         if process.exitcode:
             outcome.by_time.append(after)
+        else:
+            outcome.duration = min(outcome.duration, after)  # it was over by then
     else:
         k = chance.randint(1, operations)
         process = start(arguments(method, outputs), log, before=partial(kill_at_operation, outputs, k))
