@@ -150,10 +150,15 @@ def test_a_last_batch_is_left_out_where_ranks_would_have_single_samples(length: 
     assert len(toy_data(length).loader(batch_size=12, views=("weak",), purpose="train")) == 4
 
 
-def test_sharded_evaluation_covers_every_sample_once() -> None:
-    parts = [toy_data(42, rank=rank, world_size=2).evaluation("test", 4, shard=True) for rank in range(2)]
-    index = torch.cat([batch.index for part in parts for batch in part.epoch(0)])
-    assert torch.equal(index.sort().values, torch.arange(21))
+@settings(max_examples=25, deadline=None)
+@given(size=st.integers(4, 40), batch_size=st.integers(1, 9), world_size=st.integers(1, 4))
+def test_sharded_evaluation_covers_every_sample_once(size: int, batch_size: int, world_size: int) -> None:
+    loaders = [
+        toy_data(2 * size, rank=rank, world_size=world_size).evaluation("test", batch_size, shard=True)
+        for rank in range(world_size)
+    ]
+    index = torch.cat([batch.index for loader in loaders for batch in loader.epoch(0)])
+    assert torch.equal(index.sort().values, torch.arange(size))
 
 
 def test_an_unlabelled_loader_carries_no_targets() -> None:

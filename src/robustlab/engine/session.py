@@ -83,7 +83,7 @@ def save(session: Session) -> None:
     _refuse_broken_weights(session)
     session.trackers.sync()
     own = {"rng": rng_state(), "method": session.method.state_dict()}
-    if session.runtime.world_size > 1:  # statistics of BatchNorm are each rank's own
+    if session.runtime.world_size > 1:  # up to the end of an epoch, statistics of BatchNorm are each rank's own
         own["buffers"] = {
             name: {key: value.cpu() for key, value in one.network.named_buffers()}
             for name, one in session.method.learners.items()
@@ -138,7 +138,7 @@ def restore(session: Session, state: Mapping[str, Any]) -> None:
                 f"the checkpoint does not fit the network {name!r} of these settings: {said}\nGo on with the code and "
                 "the settings that saved it, or start anew with resume=false"
             ) from error
-    ranks = state["ranks"]
+    ranks = state["ranks"]  # another number of them goes on from what the first had
     own = ranks[session.runtime.rank if session.runtime.world_size == len(ranks) else 0]
     for name, buffers in own.get("buffers", {}).items():
         session.method.learners[name].load_buffers(buffers)
