@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ COARSE = {"crosssplit in bf16": 1e-2}
 """Tolerances of cases in which a value's last bit is larger; their weights soon drift apart."""
 
 
+@functools.cache
 def make_case(label: str) -> Case:
     name, *overrides = VARIANTS.get(label, (label,))
     cfg = compose([f"method={name}", *COMMON])
