@@ -41,6 +41,12 @@ class PeerError(UserError):
     exit_code = 4
 
 
+class UnavailableError(UserError):
+    """A folder or server beside the run fails: the cache or the staging folder cannot be written, W&B not reached."""
+
+    exit_code = 4
+
+
 class NumericalError(UserError):
     """A loss became NaN or infinite."""
 

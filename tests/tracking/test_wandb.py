@@ -261,8 +261,7 @@ def test_without_a_key_the_run_is_whole_in_one_segment_even_after_kills(nobody, 
 def test_a_signalled_run_keeps_its_last_step_back(nobody, tmp_path):
     trackers = build(tmp_path)
     log(trackers, 0, 8)
-    while not segments(tmp_path) or not trackers._wandb._segment:
-        trackers._wandb.poll()
+    while not list((tmp_path / "wandb").glob("offline-run-*/*.wandb")):
         time.sleep(0.05)
     started = time.monotonic()
     trackers.finish(85)

@@ -28,7 +28,7 @@ from robustlab.engine.signals import StopFlag, StoppedEarly
 from robustlab.engine.world import World
 from robustlab.errors import EXIT_PREEMPTED, PeerError
 from robustlab.files import remove_temporary, write_json
-from robustlab.tracking.base import Trackers
+from robustlab.tracking.base import Trackers, selection_summary
 from robustlab.tracking.console import make_console, say, shell_line, warn
 from robustlab.tracking.groups import group_record, print_group_table
 from robustlab.tracking.progress import Progress
@@ -194,7 +194,7 @@ def _train(
             return Outcome(None, folder, exit_code)
         results = _results(cfg, session, identity["run_name"], group)
         results |= {} if groups is None else {"groups": groups}
-        trackers.summary({f"{rule}/{name}": v for rule, row in results["selection"].items() for name, v in row.items()})
+        trackers.summary(selection_summary(results))
         if runtime.is_main:
             for picture, path in method.finish(folder).items():
                 trackers.image(picture, path, step=session.cursor.global_step)

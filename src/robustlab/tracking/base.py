@@ -172,6 +172,11 @@ class Trackers:
             self._wandb.follow()
 
 
+def selection_summary(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what trackers show as the summary of a finished run, from its `results.json`: "<rule>/<metric>"."""
+    return {f"{rule}/{name}": value for rule, row in results["selection"].items() for name, value in row.items()}
+
+
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a flat mapping with names joined by "/"."""
     flat: dict[str, Any] = {}

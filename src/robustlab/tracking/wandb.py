@@ -37,19 +37,20 @@ class WandbFeed:
     def __init__(self, settings: Mapping[str, Any], *, run_dir: Path, run_id: str):
         self.run_id = run_id
         self._folder = run_dir / "wandb"
-        self._segment: str | None = None
         self._unsent = b""
         self._received = b""
         self._closed = False
         self._finishing = False
         self._warned = False
         package = str(Path(robustlab.__file__).parent.parent)
-        search_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+        if "WANDB_SWEEP_ID" in environment:  # there `wandb.init` goes by the environment alone
+            environment["WANDB_RUN_ID"] = run_id
         with open(self._folder / "feed.log", "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "robustlab.tracking.wandb_feed"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0,
-                env={**os.environ, "PYTHONPATH": search_path},
+                env=environment,
                 start_new_session=True,  # signals for the run's process group are the run's business
             )  # fmt: skip
         assert self._process.stdin is not None
@@ -83,25 +84,12 @@ class WandbFeed:
         if mode == "disabled":
             return None
         try:
-            run_id = _run_id(run_dir / "wandb", run_name)
+            run_id = run_id_of(run_dir / "wandb", run_name)
         except OSError as error:  # wandb itself would write to a temporary folder instead and lose the run there
             warn(f"W&B is off: {run_dir / 'wandb'} cannot be written ({error.strerror}); local metrics are complete")
             return None
-        settings = {
-            "mode": mode,
-            "run_dir": str(run_dir),
-            "run_id": run_id,
-            "name": run_name,
-            "project": cfg.get("project") or "robustlab",
-            "entity": cfg.get("entity"),
-            "group": cfg.get("group") or group,
-            "tags": list(dict.fromkeys([*tags, *(cfg.get("tags") or [])])),
-            "config": dict(config),
-            "init_timeout": float(cfg.get("init_timeout") or 5.0),
-            "finish_timeout": FINISH_SECONDS - 5.0,
-            "pid": os.getpid(),
-        }
-        return cls(settings, run_dir=run_dir, run_id=run_id)
+        settings = feed_settings(cfg, run_dir=run_dir, run_name=run_name, config=config, tags=tags, group=group)
+        return cls({**settings, "mode": mode, "run_id": run_id}, run_dir=run_dir, run_id=run_id)
 
     def follow(self) -> None:
         """Say that the files stand where the run goes on: from now on they only grow."""
@@ -130,10 +118,7 @@ class WandbFeed:
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
             for kind, text in json.loads(line).items():
-                if kind == "segment":
-                    self._segment = text
-                else:
-                    {"say": say, "warn": warn}[kind](text)
+                {"say": say, "warn": warn}[kind](text)
 
     def finish(self, exit_code: int = 0) -> None:
         """Let the last rows be sent, for a bounded time, and end the feed."""
@@ -147,8 +132,7 @@ class WandbFeed:
         if self._process.poll() is None:
             self._process.kill()
             if exit_code != EXIT_PREEMPTED:
-                hint = f"; upload it with: wandb sync --include-online {self._segment}" if self._segment else ""
-                warn(f"W&B has not taken everything within {limit:.0f} s{hint}")
+                warn(f"W&B has not taken everything within {limit:.0f} s; {later(self._folder.parent)}")
         else:
             self.poll()
             if self._process.returncode != 0:
@@ -183,15 +167,46 @@ class WandbFeed:
     def _warn_stopped(self) -> None:
         if not self._warned:
             log = self._folder / "feed.log"
-            warn(f"W&B logging has stopped (see {log}); local metrics are complete, training is not affected")
+            rest = later(self._folder.parent)
+            warn(f"W&B logging has stopped (see {log}); local metrics are complete, training goes on; {rest}")
         self._warned = True
 
 
-def _run_id(folder: Path, run_name: str) -> str:
-    """Return the W&B id of the run in this folder: made once from its name and kept in a file.
+def later(run_dir: Path) -> str:
+    """Return how to send what W&B lacks of a run."""
+    return f"send the rest with: python scripts/sync.py {run_dir}"
+
+
+def feed_settings(
+    cfg: Mapping[str, Any],
+    *,
+    run_dir: Path,
+    run_name: str,
+    config: Mapping[str, Any],
+    tags: Sequence[str] = (),
+    group: str | None = None,
+) -> dict[str, Any]:
+    """Return what `wandb.init` is told of a run, as plain types, all but its mode and id; see `from_config`."""
+    return {
+        "run_dir": str(run_dir),
+        "name": run_name,
+        "project": cfg.get("project") or "robustlab",
+        "entity": cfg.get("entity"),
+        "group": cfg.get("group") or group,
+        "tags": list(dict.fromkeys([*tags, *(cfg.get("tags") or [])])),
+        "config": dict(config),
+        "init_timeout": float(cfg.get("init_timeout") or 5.0),
+        "finish_timeout": FINISH_SECONDS - 5.0,
+        "pid": os.getpid(),
+    }
+
+
+def run_id_of(folder: Path, run_name: str) -> str:
+    """Return the W&B id of the run whose W&B folder is `folder`: made once from its name and kept in a file.
 
     The random part keeps a run that is done again elsewhere (or anew) from being taken for the first one, whose steps
-    the server has seen already. Raises OSError if the folder cannot be written.
+    the server has seen already. A trial of a W&B sweep has the id that the sweep knows it by. Raises OSError if the
+    folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ID_FILE
@@ -201,5 +216,7 @@ def _run_id(folder: Path, run_name: str) -> str:
         probe.unlink()
         return known
     run_id = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', run_name)[:100]}-{secrets.token_hex(3)}"
+    if "WANDB_SWEEP_ID" in os.environ:  # taken out: the baseline that may follow in this process is another run
+        run_id = os.environ.pop("WANDB_RUN_ID", run_id)
     path.write_text(run_id + "\n", encoding="utf-8")
     return run_id

@@ -1,7 +1,7 @@
 """The process that feeds W&B: `python -m robustlab.tracking.wandb_feed`, started by `robustlab.tracking.wandb`.
 
 It reads messages (JSON lines) on standard input and rows from `metrics.jsonl` and `timing.jsonl` in the run folder,
-and answers on standard output with {"say": ...}, {"warn": ...} or {"segment": the folder that W&B writes to}.
+and answers on standard output with {"say": ...} or {"warn": ...}.
 
 One W&B history row per step: all local rows of a step are merged, and sent once a later step shows that they are
 complete. The server says with which step its history of a resumed run ends; earlier rows are not sent again, missing
@@ -26,10 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.errors import EXIT_PREEMPTED
+from robustlab.tracking.wandb import later
 from robustlab.tracking.wandb_login import base_url, has_key, unreachable
 from robustlab.tracking.wandb_rows import Merger, Sent
 
 POLL_SECONDS = 1.0
+LOCK_FILE = "feed.lock"
+OFFLINE = b"offline"
+"""What the lock file of a feed says that sends nothing to a server, so that somebody else may."""
 Notify = Callable[[Mapping[str, str]], None]
 
 
@@ -76,7 +80,7 @@ def start_run(settings: Mapping[str, Any], notify: Notify) -> Any:
         except Exception as error:  # whatever goes wrong with the server, the run is still worth recording
             reason = str(error).strip().splitlines() or [type(error).__name__]
             mode, why = "offline", f"{base_url()} did not start the run: {reason[0]}"
-            _teardown()
+            teardown()
     if run is not None:
         notify({"say": f"W&B: {run.url}" if run.url else f"W&B: run {settings['run_id']} at {base_url()}"})
     else:
@@ -86,11 +90,10 @@ def start_run(settings: Mapping[str, Any], notify: Notify) -> Any:
         asked = mode == settings["mode"] or (settings["mode"] == "auto" and not has_key())
         reason = f" ({why})" if why else ""
         notify({"say" if asked else "warn": f"W&B is offline{reason}; upload the run with: wandb sync {segment}"})
-    notify({"segment": str(_segment(run))})
     return run
 
 
-def _teardown() -> None:
+def teardown() -> None:
     """End W&B's own process, which still holds the run that it could not start; a new one takes it up offline."""
     import wandb
 
@@ -134,15 +137,15 @@ def feed(run: Any, settings: Mapping[str, Any], inbox: Inbox) -> None:
     """Send rows until the training process is done or dead."""
     import wandb
 
-    sent = None if run.offline else Sent(Path(settings["run_dir"]) / "wandb", url=base_url())
-    first = sent.next_step() if sent is not None and not run.resumed else run.starting_step
-    merger = Merger(Path(settings["run_dir"]), first=first)
+    folder = Path(settings["run_dir"])
+    sent = None if run.offline else Sent(folder / "wandb", url=base_url())
+    merger = Merger(folder, first=first_step(run, sent))
     following = False
     while True:
         message = inbox.receive(POLL_SECONDS if following else None)
         while message is not None:
             if "finish" in message:
-                _finish(run, merger if following else None, sent, message["finish"])
+                finish(run, merger if following else None, sent, message["finish"])
                 return
             following = following or "follow" in message
             if "summary" in message:
@@ -152,28 +155,43 @@ def feed(run: Any, settings: Mapping[str, Any], inbox: Inbox) -> None:
                 merger.add(image["step"], {image["name"]: wandb.Image(image["path"])})
             message = inbox.receive(0)
         if following:
-            _send(run, merger.ready(), sent)
+            send(run, merger.ready(), sent)
 
 
-def _send(run: Any, rows: Iterator[tuple[int, dict[str, Any]]], sent: Sent | None) -> None:
-    last = None
+def first_step(run: Any, sent: Sent | None) -> int:
+    """Return the first step that the server does not have: what it says, or what was remembered where it says nothing.
+
+    sent: None offline.
+    """
+    return sent.next_step() if sent is not None and not run.resumed else run.starting_step
+
+
+def send(run: Any, rows: Iterator[tuple[int, dict[str, Any]]], sent: Sent | None) -> int:
+    """Send rows and remember the last one; return how many there were."""
+    count, last = 0, None
     for step, row in rows:
         run.log({**row, "step": step}, step=step, commit=True)
-        last = step
+        count, last = count + 1, step
     if sent is not None and last is not None:
         sent.remember(last)
+    return count
 
 
-def _finish(run: Any, merger: Merger | None, sent: Sent | None, exit_code: int | None) -> None:
+def finish(run: Any, merger: Merger | None, sent: Sent | None, exit_code: int | None) -> int:
     """Send the rest and end the run; with None, the training process was killed, and will go on from a checkpoint.
 
-    The last step of a run that will be resumed may be incomplete: it stays back and is sent after the resume.
+    The last step of a run that will be resumed may be incomplete: it stays back and is sent after the resume. Returns
+    how many rows were sent. Raises TimeoutError where the server does not take them in time.
     """
+    count = 0
     if merger is not None and exit_code is not None:
-        _send(run, merger.ready(everything=exit_code != EXIT_PREEMPTED), sent)
+        count = send(run, merger.ready(everything=exit_code != EXIT_PREEMPTED), sent)
     if exit_code == EXIT_PREEMPTED:
         run.mark_preempting()
     run.finish(exit_code=255 if exit_code is None else exit_code)
+    if sent is not None and exit_code == 0:
+        sent.remember_complete()
+    return count
 
 
 def _segment(run: Any) -> Path:
@@ -221,16 +239,18 @@ def main() -> int:
     if "start" not in first:
         return 0
     started = time.monotonic()
-    lock = wait_for_turn(Path(first["start"]["run_dir"]) / "wandb" / "feed.lock", inbox)
+    lock = wait_for_turn(Path(first["start"]["run_dir"]) / "wandb" / LOCK_FILE, inbox)
     if inbox.abandoned():
         return 0
     run = start_run(first["start"], notify)
+    os.truncate(lock, 0)
+    os.pwrite(lock, OFFLINE if run.offline else b"online", 0)
     print(f"started after {time.monotonic() - started:.1f} s: {_segment(run)}", file=sys.stderr, flush=True)
     try:
         feed(run, first["start"], inbox)
     except TimeoutError:
-        hint = f"wandb sync --include-online {_segment(run)}"
-        notify({"warn": f"W&B has not taken everything ({base_url()} is slow or gone); upload it with: {hint}"})
+        hint = later(Path(first["start"]["run_dir"]))
+        notify({"warn": f"W&B has not taken everything ({base_url()} is slow or gone); {hint}"})
     sys.stderr.flush()
     os.close(lock)
     os._exit(0)  # everything is sent or on the disk; W&B's exit hook may wait long for a server that hangs
