@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> int:
     try:
         cfg = compose([f"dataset={arguments[0]}", *arguments[1:]])
         source: DataSource = build(cfg.dataset.source)
+        source.on_error = cfg.dataset.get("on_error", "raise")
         extra = ("imagenet",) if cfg.dataset.source.get("imagenet_root") else ()
         splits = (*source.splits, *extra)
         for name in splits:
@@ -69,10 +70,16 @@ def _take_table(arguments: list[str]) -> str | None:
 
 def _prepare(source: DataSource, name: str) -> None:
     """Read one split and print its counts; warn where they are not those of the published data set."""
+    from robustlab.data.damage import check_images
     from robustlab.data.group_tables import count, differences, show
+    from robustlab.data.images import EncodedImages
 
     start = time.perf_counter()
     split = source.split(name)
+    if isinstance(split.images, EncodedImages) and source.on_error != "skip":
+        check_images(split.images, what=name)
+    for file, reason in source.skipped.get(name, {}).items():
+        print(f"warning: {name}: left out: {file}: {reason}", file=sys.stderr)
     line = f"{name}: {len(split.labels)} images in {time.perf_counter() - start:.1f} s"
     counts = count(split, source.task)
     if split.attributes is None:

@@ -21,16 +21,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Send to W&B what it lacks of local runs.")
     parser.add_argument("folder", type=Path, help="the folder that holds the runs, e.g. outputs/")
     folder = parser.parse_args(argv).folder
-    count, code = 0, 0
+    codes: list[int] = []
     try:
-        for count, (run, done, error) in enumerate(sync_all(folder), 1):
+        for run, done, error in sync_all(folder):
             print(f"{run}: {done}", flush=True)
-            code = max(code, error.exit_code if error else 0)
+            codes.append(error.exit_code if error else 0)
     except UserError as error:
         print(f"sync: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{count} run{'' if count == 1 else 's'} looked at" + (", not all were sent" if code else ""))
-    return code
+    print(f"{len(codes)} run{'' if len(codes) == 1 else 's'} looked at" + (", not all were sent" if any(codes) else ""))
+    return max(codes)
 
 
 if __name__ == "__main__":

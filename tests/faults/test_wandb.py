@@ -156,7 +156,9 @@ def test_a_replay_that_does_not_ask_the_server_doubles_rows():
     server = FakeWandb()
     try:
         for offset in (0, 2):  # a client that starts again from the first row
-            server.stream("one", {"files": {"wandb-history.jsonl": {"offset": offset, "content": ['{"_step": 0}'] * 2}}})
+            server.stream(
+                "one", {"files": {"wandb-history.jsonl": {"offset": offset, "content": ['{"_step": 0}'] * 2}}}
+            )
         assert [row["_step"] for row in server.runs["one"].rows()] == [0, 0, 0, 0]
     finally:
         server.server_close()

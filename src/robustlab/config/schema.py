@@ -33,6 +33,7 @@ class Dataset:
     workers: Annotated[int, Range(low=0)]
     views: dict[str, list[Target]]
     decode: dict[Literal["train", "eval"], Target] | None
+    on_error: Literal["raise", "skip"] = "raise"
 
 
 @dataclass
@@ -182,6 +183,7 @@ class Paths:
     title: ClassVar = "paths"
     data_dir: Folder
     cache_dir: Folder
+    stage: Folder | None
     output_dir: Folder
     run_dir: Folder
 

@@ -84,12 +84,20 @@ class DataSource(ABC):
     `provides` names what splits carry beside images and labels, e.g. "clean_labels": true where the labels that the
     source gives are known to be right, so that synthetic noise can be told from them. splits: what `split` can return.
     evaluated: what is measured at every evaluation, of the splits that there are; "val" may also be a share of "train".
+    on_error: what a damaged image means, "raise", or "skip" to leave it out; the latter where `can_skip` says so.
     """
 
     task: TaskSpec
     provides: frozenset[str] = frozenset({"clean_labels"})
     splits: tuple[str, ...] = ("train", "test")
     evaluated: tuple[str, ...] = ("val", "test")
+    can_skip: bool = False
+    on_error: str = "raise"
+
+    @property
+    def skipped(self) -> Mapping[str, Mapping[str, str]]:
+        """The damaged images that were left out: for each split read so far, the reason for each file."""
+        return {}
 
     @abstractmethod
     def split(self, name: str) -> Split:

@@ -12,6 +12,7 @@ import numpy as np
 
 from robustlab.data.cache import exclusive, publish, read_array, write_array
 from robustlab.data.images import EncodedImages
+from robustlab.data.stage import Stage
 from robustlab.errors import ConfigError
 
 
@@ -44,7 +45,7 @@ class BlobImages(EncodedImages):
     def __init__(self, path: Path, shards: list[tuple[str, int]], channels: int) -> None:
         """shards: name and number of rows of the files that the images came from, for messages."""
         super().__init__(channels)
-        self._path = path
+        self._path, self._shards = path, shards
         self._names = [name for name, _ in shards]
         self._ends = list(accumulate(rows for _, rows in shards))
         self._open()
@@ -66,6 +67,11 @@ class BlobImages(EncodedImages):
         row = index - (self._ends[shard - 1] if shard else 0)
         begin, end = int(self._offsets[index]), int(self._offsets[index + 1])
         return f"{self._names[shard]} row {row}", self._bytes[begin:end].tobytes()
+
+    def staged(self, stage: Stage) -> BlobImages:
+        """Return the same images, read from a copy on this node."""
+        names = [self._path.name, self._path.with_suffix(".npy").name]
+        return BlobImages(stage.files(self._path.parent, names) / self._path.name, self._shards, self.channels)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open files out."""

@@ -12,7 +12,7 @@ from typing import IO
 
 import numpy as np
 
-from robustlab.errors import ConfigError
+from robustlab.errors import UnavailableError
 
 try:
     import fcntl
@@ -58,8 +58,8 @@ def cached_array(
 ) -> np.ndarray:
     """Return the array of `shape` in `path`, made from `blocks()` the first time; made in memory if `path` is None.
 
-    Processes that need the same array at the same time wait for the first and read what it made. Raises ConfigError
-    if the folder cannot be written, and whatever `blocks` raises (nothing is published then).
+    Processes that need the same array at the same time wait for the first and read what it made. Raises
+    UnavailableError if the folder cannot be written, and whatever `blocks` raises (nothing is published then).
     """
     if path is None:
         return np.concatenate(list(blocks()))
@@ -72,7 +72,7 @@ def cached_array(
                     write_array(file, shape, dtype, blocks())
                 array = read_array(path, shape, dtype)
     if array is None:
-        raise ConfigError(f"{path} was written but does not read back; check the disk or set paths.cache_dir")
+        raise UnavailableError(f"{path} was written but does not read back; check the disk or set paths.cache_dir")
     return array
 
 
@@ -111,7 +111,7 @@ def _writable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(
+        raise UnavailableError(
             f"cannot write the cache folder {folder} ({error.strerror or error}); "
             "make room or set paths.cache_dir to a folder that can be written"
         ) from error

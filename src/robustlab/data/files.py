@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from robustlab.data.base import DataSource, Split, TaskSpec, check_labels
 from robustlab.data.cache import cached_array, fingerprint
+from robustlab.data.damage import damaged_files
 from robustlab.data.images import SUFFIXES, EncodedImages, check_source, decode_image, image_blocks, listing
+from robustlab.data.stage import Stage
 from robustlab.errors import ConfigError, DataError
 
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini"})  # left behind by file browsers, like all hidden files
@@ -35,13 +37,20 @@ class FileImages(EncodedImages):
         """Return the file's path relative to the root, and its path."""
         return self.files[index], self.root / self.files[index]
 
+    def staged(self, stage: Stage) -> FileImages:
+        """Return the same images, read from copies on this node."""
+        return FileImages(stage.files(self.root, self.files), self.files, self.channels)
+
 
 class FileSource(DataSource):
     """Base of the data sets of one file per image. A subclass says which files and labels a split has.
 
     Resident images are decoded once, into `cache_dir` (a new cache when a file's name, size or time of change differs,
-    or `size`, or `channels`), and memory-mapped from there. All damaged files are reported together.
+    or `size`, or `channels`), and memory-mapped from there. All damaged files are reported together, or left out with
+    `on_error` = "skip": then every image is decoded once to find them, also where they are streamed.
     """
+
+    can_skip = True
 
     def __init__(
         self,
@@ -66,6 +75,7 @@ class FileSource(DataSource):
         self.mean, self.std, self.channels = tuple(mean), tuple(std), channels
         self.size, self.stretch, self.storage = size, stretch, storage
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
+        self._skipped: dict[str, dict[str, str]] = {}
         check_source(channels=channels, size=size, storage=storage, mean=self.mean, std=self.std)
 
     @abstractmethod
@@ -88,11 +98,31 @@ class FileSource(DataSource):
         what = f"{self.root} ({name})"
         if not files:
             raise DataError(f"{what}: no image found")
+        rows = self._undamaged(name, files)
+        files, classes = [files[row] for row in rows], [classes[row] for row in rows]
         labels = torch.tensor(classes, dtype=torch.int64)
         check_labels(labels, self.task.num_classes, where=what)
         streaming = self.storage == "streaming"
         images = FileImages(self.root, files, self.channels) if streaming else self._resident(name, files, what)
         return Split(images, labels, names=tuple(files))
+
+    @property
+    def skipped(self) -> Mapping[str, Mapping[str, str]]:
+        """The damaged images that were left out: for each split read so far, the reason for each file."""
+        return self._skipped
+
+    def _undamaged(self, name: str, files: Sequence[str]) -> list[int]:
+        """Return the places in `files` of what is kept: all, or with `on_error` = "skip" what decodes."""
+        if self.on_error != "skip":
+            return list(range(len(files)))
+        record = None
+        if self.cache_dir is not None:
+            key = fingerprint(self.root, files, name, self.channels)
+            record = self.cache_dir / type(self).__name__.lower() / f"{name}-{key}.damaged.json"
+        bad = damaged_files(self.root, files, channels=self.channels, record=record)
+        if bad:
+            self._skipped[name] = bad
+        return [row for row, file in enumerate(files) if file not in bad]
 
     def _resident(self, name: str, files: list[str], what: str) -> Tensor:
         """Return all images of a split as one tensor."""

@@ -69,8 +69,9 @@ class GroupFiles(FileSource):
 
     def split(self, name: str) -> Split:
         """Return one of `splits`, as `FileSource.split` and with attributes, int64 [N]."""
-        plain = super().split(name)
-        return replace(plain, attributes=torch.tensor(self.rows[name].attributes, dtype=torch.int64))
+        plain, rows = super().split(name), self.rows[name]
+        attributes = torch.tensor(rows.attributes, dtype=torch.int64)[self._undamaged(name, rows.files)]
+        return replace(plain, attributes=attributes)
 
 
 def by_split(

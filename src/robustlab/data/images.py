@@ -13,6 +13,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from robustlab.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from robustlab.data.stage import Stage
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
@@ -140,6 +144,10 @@ class EncodedImages(ABC):
     @abstractmethod
     def encoded(self, index: int) -> tuple[str, bytes | Path | None]:
         """Return the image's name for messages, and its bytes or path."""
+
+    @abstractmethod
+    def staged(self, stage: Stage) -> EncodedImages:
+        """Return the same images, read from copies on this node. Raises UnavailableError, DataError."""
 
     def decode(self, index: int) -> Tensor:
         """Return image `index` in its own size: uint8 [C, h, w]. Raises DataError naming the file or the row."""

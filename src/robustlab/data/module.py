@@ -65,6 +65,7 @@ class Data:
         world_size: int = 1,
         timeout: float = 60.0,
         frozen: Callable[[TaskSpec], FrozenFeatures] | None = None,
+        stage: Path | None = None,
     ) -> None:
         """Read the training split and assign its labels.
 
@@ -72,7 +73,8 @@ class Data:
         then `val_fraction` of these, stratified by assigned label, becomes the validation split. Both choices are the
         same for every seed. storage: "resident" (on the device) or "streaming" (decoded by `workers` processes, 0 =
         this one, cropped by `decode`; a batch may take `timeout` seconds). frozen: makes, for the task, the network
-        whose features take the place of images. Raises ConfigError, DataError.
+        whose features take the place of images. stage: a folder on this node to which encoded images are copied before
+        they are streamed. Raises ConfigError, DataError, UnavailableError.
         """
         if not 0.0 <= val_fraction < 1.0:
             raise ConfigError(f"dataset.val_fraction={val_fraction} lies outside [0, 1)")
@@ -86,6 +88,7 @@ class Data:
             workers=workers,
             decode=decode,
             timeout=timeout,
+            stage=stage,
             device=torch.device(device),
             memory_format=torch.channels_last if channels_last else torch.contiguous_format,
         )
@@ -136,6 +139,23 @@ class Data:
             "seed": self.noise_seed,
             "hash": label_files.label_hash(self.assigned),
             "clean_hash": None if self.clean is None else label_files.label_hash(self.clean),
+        }
+
+    @property
+    def skipped(self) -> dict[str, dict[str, str]]:
+        """The damaged images that were left out of each split read so far, each with the reason."""
+        return {name: dict(files) for name, files in self._source.skipped.items()}
+
+    def manifest(self) -> dict[str, dict[str, int]]:
+        """Return the label of each file of the training and the evaluated splits, in order; splits of files only.
+
+        Labels of the training split are the assigned ones.
+        """
+        for name in self.evaluation_splits:
+            self._locate(name)
+        return {
+            name: dict(zip(names, self._parts.labels[name].tolist(), strict=True))
+            for name, names in self._parts.names.items()
         }
 
     def save_labels(self, path: str | Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from robustlab.data.base import DataSource, LazyImages, Split, check_attributes,
 from robustlab.data.decode import Decode
 from robustlab.data.feed import Feed, Renderer, ResidentFeed, View
 from robustlab.data.frozen import FrozenFeatures
+from robustlab.data.images import EncodedImages
+from robustlab.data.stage import Stage
 from robustlab.data.streaming import StreamingFeed, TensorImages, decode_all
 from robustlab.errors import ConfigError, DataError
 
@@ -20,7 +23,7 @@ class Parts:
     """The splits of a source that have been read, by name.
 
     feeds: what serves the images. labels: int64 [N] on the device, those that loaders serve. attributes: int64 [N] on
-    the CPU, of the splits where they are known.
+    the CPU, of the splits where they are known. names: of the samples' files, of the splits that have such.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class Parts:
         workers: int,
         decode: Mapping[str, Decode] | None,
         timeout: float,
+        stage: Path | None,
         device: torch.device,
         memory_format: torch.memory_format,
     ) -> None:
@@ -41,6 +45,8 @@ class Parts:
         self.attributes: dict[str, Tensor] = {}
         self._source, self._task, self._device = source, source.task, device
         self._storage, self._workers, self._decode, self._timeout = storage, workers, dict(decode or {}), timeout
+        self._stage = None if stage is None else Stage(stage)
+        self.names: dict[str, tuple[str, ...]] = {}
         self._renderer = Renderer(source.task, memory_format)
         self._frozen: tuple[FrozenFeatures, View] | None = None
 
@@ -62,6 +68,8 @@ class Parts:
         if split.attributes is not None:
             check_attributes(split.attributes, len(split.labels), self._task, where=f"the {name} split")
             self.attributes[name] = split.attributes.to("cpu", torch.int64)
+        if split.names is not None:
+            self.names[name] = split.names
         if self._frozen is None:
             self.feeds[name] = self._images(name, split.images)
         else:
@@ -73,6 +81,8 @@ class Parts:
     def _images(self, name: str, images: Tensor | LazyImages) -> Feed:
         """Return what serves the images of a split."""
         if self._storage == "streaming":
+            if self._stage is not None and isinstance(images, EncodedImages):
+                images = images.staged(self._stage)
             return StreamingFeed(
                 TensorImages(images) if isinstance(images, Tensor) else images,
                 renderer=self._renderer,

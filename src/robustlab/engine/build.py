@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from robustlab import rng
 from robustlab.config.resolvers import path_safe
-from robustlab.data.base import TaskSpec
+from robustlab.data.base import DataSource, TaskSpec
 from robustlab.data.frozen import FrozenFeatures
 from robustlab.data.module import TEST_VIEW, Data
 from robustlab.engine.learner import Learner
@@ -23,6 +24,7 @@ from robustlab.errors import ConfigError, UserError
 from robustlab.methods.base import Context, Method
 from robustlab.models.heads import linear_probe
 from robustlab.models.weights import load_weights, read_weights
+from robustlab.tracking.console import say
 
 _CONFIGURED: Any = object()
 """Stands for the scheduler of the configuration, where None means none."""
@@ -52,8 +54,14 @@ def build_data(cfg: DictConfig, runtime: Runtime) -> Data:
     dataset, noise = cfg.dataset, cfg.noise
     views = {name: [build(transform) for transform in transforms] for name, transforms in dataset.views.items()}
     decode = {name: build(node) for name, node in dataset.decode.items()} if dataset.decode else None
+    source: DataSource = build(dataset.source)
+    source.on_error = dataset.get("on_error", "raise")
+    if source.on_error == "skip" and not source.can_skip:
+        raise ConfigError(f"dataset.on_error=skip: {dataset.name} has no image files to leave out; use raise")
+    if cfg.paths.stage is not None and dataset.storage == "resident" and runtime.is_main:
+        say("paths.stage: nothing is copied, since dataset.storage=resident reads every file once")
     return Data(
-        build(dataset.source),
+        source,
         seed=cfg.seed,
         noise=build(noise.model) if noise.model is not None else None,
         noise_name=noise.name,
@@ -69,6 +77,7 @@ def build_data(cfg: DictConfig, runtime: Runtime) -> Data:
         rank=runtime.rank,
         world_size=runtime.world_size,
         frozen=partial(_frozen, cfg, runtime) if cfg.get("features") else None,
+        stage=None if cfg.paths.stage is None else Path(cfg.paths.stage),
     )
 
 

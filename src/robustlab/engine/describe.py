@@ -9,10 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from robustlab.data import manifest
 from robustlab.data.module import Data
 from robustlab.engine.folder import read_json
 from robustlab.engine.record import reproducibility_record
 from robustlab.files import write_json, write_text
+from robustlab.tracking.console import warn
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -26,10 +28,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def describe(
     folder: Path, *, config: Mapping[str, Any], overrides: Sequence[str], data: Data, warnings: Sequence[str]
 ) -> None:
-    """Write config.yaml, overrides.yaml, task.json, record.json and labels.npz.
+    """Write config.yaml, overrides.yaml, task.json, record.json, labels.npz, and of data in files files.tsv.gz.
 
     config: of `plain`. warnings: what this start warned of, for the record. Raises RunFolderError, and DataError where
-    a run that goes on would train on other labels than those it began with.
+    a run that goes on would train on other files or labels than those it began with.
     """
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
@@ -39,6 +41,15 @@ def describe(
     starts = read_json(record, needed=("starts",), mend=mend)["starts"] if record.exists() else []
     this = reproducibility_record(config=config, overrides=overrides) | {"warnings": list(warnings)}
     write_json(record, {"starts": [*starts, this]})
+    files, found = folder / "files.tsv.gz", data.manifest()
+    if found and files.exists():
+        manifest.check_same(files, found)
+    elif found:
+        manifest.write(files, found)
+    if data.skipped:
+        write_json(folder / "skipped_images.json", data.skipped)
+        for split, skipped in data.skipped.items():
+            warn(f"{len(skipped)} damaged image(s) of {split} are left out, listed in {folder / 'skipped_images.json'}")
     labels = folder / "labels.npz"
     if labels.exists():
         data.check_saved_labels(labels)

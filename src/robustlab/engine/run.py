@@ -255,6 +255,7 @@ def _results(cfg: DictConfig, session: Session, name: str, group: str | None) ->
         "selection": session.selection.results(),
         "final": session.final,
         **({"derived": derived} if derived else {}),
+        **({"skipped_images": session.data.skipped} if session.data.skipped else {}),
         "group": group,
         "tags": list(cfg.tags),
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -43,7 +43,10 @@ class WandbFeed:
         self._finishing = False
         self._warned = False
         package = str(Path(robustlab.__file__).parent.parent)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+        }
         if "WANDB_SWEEP_ID" in environment:  # there `wandb.init` goes by the environment alone
             environment["WANDB_RUN_ID"] = run_id
         with open(self._folder / "feed.log", "ab") as log:
