@@ -48,6 +48,7 @@ def test_image_folder(tmp_path, storage, test):
     assert values(source.split("test").images) == [9, 8]
 
 
+@pytest.mark.fault("F13")
 def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
     root = folder(tmp_path)
     plain = ImageFolder(str(root)).files("train")
@@ -94,6 +95,7 @@ def test_sizes_must_agree_or_be_given(tmp_path):
     assert images.shape == (5, 3, 3, 3)
 
 
+@pytest.mark.fault("F13")
 def test_folder_mistakes(tmp_path):
     with pytest.raises(ConfigError, match=r"train does not exist; expected train/<class>/<images>"):
         ImageFolder(str(tmp_path / "nowhere")).split("train")
@@ -134,6 +136,7 @@ def test_tiny_imagenet(tmp_path):
     assert test.labels.tolist() == [0, 1]
 
 
+@pytest.mark.fault("F13")
 def test_tiny_imagenet_mistakes(tmp_path):
     root = tiny(tmp_path)
     with pytest.raises(DataError, match=r"wnids\.txt has 2 lines, 2 of them different, for 200 classes"):

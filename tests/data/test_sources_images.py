@@ -26,6 +26,7 @@ def palette() -> Image.Image:
     return image
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.parametrize(
     ("data", "pixel"),
     [
@@ -81,6 +82,7 @@ def test_unreadable_files_are_named(tmp_path):
         decode_image("gone.jpg", tmp_path / "gone.jpg", channels=3)
 
 
+@pytest.mark.fault("F12")
 def test_all_damaged_images_are_counted_and_the_first_ten_named():
     good = encode(colour("RGB", 0))
     items = [(f"row {row}", b"bad" if row % 50 == 3 else good) for row in range(1200)]

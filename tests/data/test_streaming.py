@@ -1,4 +1,6 @@
+import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from robustlab.data.augment import Flip
 from robustlab.data.base import DataSource, Split, TaskSpec
 from robustlab.data.decode import Decode, RandomResizedCrop, ResizeCenterCrop, ResizeRandomCrop
 from robustlab.data.module import Data
+from robustlab.data.streaming import StreamingFeed
 from robustlab.errors import ConfigError, DataError
 from tests.data.test_loader import VIEWS, by_sample, same
 from tests.data.toy_source import Lazy, Toy
@@ -147,6 +150,7 @@ class Broken(Ragged):
         return super().decode(index)
 
 
+@pytest.mark.fault("F12", "F20")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_is_named(workers: int) -> None:
     loader = photos(Broken(torch.empty(24)), workers=workers).evaluation("train", 4)
@@ -170,12 +174,14 @@ class Deadly(Ragged):
         return super().decode(index)
 
 
+@pytest.mark.fault("F20")
 def test_a_killed_worker_is_an_error() -> None:
     began = time.monotonic()
     batches = photos(Deadly(torch.empty(24)), workers=2).evaluation("train", 4).epoch(0)
-    with pytest.raises(DataError, match=r"waiting for samples \d.*: a worker died \(DataLoader worker \(pid"):
+    with pytest.raises(DataError, match=r"waiting for samples \d.* from worker [01] \(process \d+\): a worker died \("):
         list(batches)
     assert time.monotonic() - began < 20
+    assert not multiprocessing.active_children()
 
 
 class Hanging(Ragged):
@@ -185,12 +191,53 @@ class Hanging(Ragged):
         return super().decode(index)
 
 
+@pytest.mark.fault("F20")
 def test_a_hanging_worker_is_an_error_after_the_time_limit() -> None:
     began = time.monotonic()
     batches = photos(Hanging(torch.empty(24)), workers=2, timeout=2.0).evaluation("train", 4).epoch(0)
-    with pytest.raises(DataError, match=r"samples 8, 9, 10, 11, \.\.\.: no batch came from the workers for 2 s"):
+    with pytest.raises(DataError, match=r"samples 8, 9, 10, 11 from worker 0 \(process \d+\): nothing came for 2 s"):
         list(batches)
     assert time.monotonic() - began < 20
+    assert not multiprocessing.active_children()
+
+
+class FullSharedMemory(Ragged):
+    def decode(self, index: int) -> Tensor:
+        if index == 11:  # nothing can be written from now on, as when /dev/shm is full
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        return super().decode(index)
+
+
+@pytest.mark.fault("F20")
+def test_full_shared_memory_is_an_error_that_names_it(capfd) -> None:
+    batches = photos(FullSharedMemory(torch.empty(24)), workers=2, timeout=3.0).evaluation("train", 4).epoch(0)
+    with pytest.raises(DataError, match=r"samples \d+.* from worker [01] .*/dev/shm"):
+        list(batches)
+    assert not multiprocessing.active_children()
+    capfd.readouterr()  # the worker's own traceback
+
+
+@pytest.mark.fault("F20", control=True)
+def test_a_plain_loader_waits_for_ever(monkeypatch) -> None:
+    def careless(self, iterator, pending):
+        iterator._timeout = 0  # torch's default
+        return next(iterator)
+
+    def alarm(number, frame):
+        raise TimeoutError
+
+    monkeypatch.setattr(StreamingFeed, "_receive", careless)
+    before = signal.signal(signal.SIGALRM, alarm)
+    batches = photos(Hanging(torch.empty(24)), workers=2, timeout=1.0).evaluation("train", 4).epoch(0)
+    signal.alarm(4)
+    try:
+        with pytest.raises(TimeoutError):
+            list(batches)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        for worker in multiprocessing.active_children():
+            worker.kill()
 
 
 def test_the_main_process_is_left_as_it_was() -> None:

@@ -6,7 +6,8 @@ import ast
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from robustlab.config.kinds import ANYTHING, Choice, Either, Items, Kind, Scalar, Table, Thing, tuple_kind
+from robustlab.config.bounds import bounded, limited
+from robustlab.config.kinds import ANYTHING, Choice, Either, Items, Kind, Range, Scalar, Table, Thing, tuple_kind
 from robustlab.config.records import Field, Record
 from robustlab.config.sources import Definition, Module, NotThereError, UnreadableError, last_name, resolve
 
@@ -75,7 +76,10 @@ def _kind_of_generic(node: ast.Subscript, module: Module, depth: int) -> Kind:
         return Choice(tuple(ast.literal_eval(item) for item in items))
     if name == "Callable":
         return Thing("Callable")
-    if name in ("Annotated", "Final", "Required", "type", "Type"):
+    if name == "Annotated":
+        limits = [_range(item) for item in items[1:] if isinstance(item, ast.Call) and last_name(item.func) == "Range"]
+        return limited(_kind(items[0], module, depth + 1), tuple(limits))
+    if name in ("Final", "Required", "type", "Type"):
         return _kind(items[0], module, depth + 1) if name[0] not in "tT" else ANYTHING
     dots = [item for item in items if isinstance(item, ast.Constant) and item.value is Ellipsis]
     kinds = [_kind(item, module, depth + 1) for item in items if item not in dots]
@@ -88,6 +92,10 @@ def _kind_of_generic(node: ast.Subscript, module: Module, depth: int) -> Kind:
     if name in _LISTS:
         return Items((kinds[0],))
     return Table(kinds[-1]) if name in _TABLES else ANYTHING
+
+
+def _range(call: ast.Call) -> Range:
+    return Range(**{str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords})
 
 
 def _either(kinds: list[Kind]) -> Kind:
@@ -134,7 +142,7 @@ def of_dataclass(definition: Definition) -> Record:
                 continue
             required = item.value is None or (_is_field_call(item.value) and not _has_default(item.value))
             fields[item.target.id] = Field(kind_later(item.annotation, item.value, module), required)
-    return Record(node.name, fields, noun="argument")
+    return Record(node.name, bounded(node, fields), noun="argument")
 
 
 def is_dataclass(node: ast.ClassDef) -> bool:

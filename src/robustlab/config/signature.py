@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from robustlab.config.annotations import EMPTY_BASES, is_dataclass, kind_later, of_dataclass
+from robustlab.config.bounds import bounded
 from robustlab.config.kinds import ANYTHING
 from robustlab.config.records import Field, Record
 from robustlab.config.sources import Definition, Module, NotThereError, UnreadableError, last_name, locate, resolve
@@ -47,6 +50,8 @@ def _of_class(definition: Definition, depth: int = 0) -> Record:
     methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
     if "__init__" in methods:
         own = _of_function(methods["__init__"], module, node.name, skip=1)
+        checked = _checked_by_base(methods["__init__"], own, definition, depth)
+        own = replace(own, fields=bounded(node, {**own.fields, **checked}))
         passed = _passed_to_base(methods["__init__"]) if own.open else None
         if passed is None:
             return own
@@ -70,6 +75,31 @@ def _of_bases(node: ast.ClassDef, module: Module, depth: int) -> Record:
     return Record(node.name, {}, noun="argument")
 
 
+def _checked_by_base(init: ast.FunctionDef, own: Record, definition: Definition, depth: int) -> dict[str, Field]:
+    """Return the arguments that `__init__` hands on to its base under the same name, with the base's bounds."""
+    handed = {
+        item.value.id
+        for call in _base_calls(init)
+        for item in call.keywords
+        if isinstance(item.value, ast.Name) and item.value.id == item.arg and item.arg in own.fields
+    }
+    node = definition.node
+    if not handed or not isinstance(node, ast.ClassDef):
+        return {}
+    try:
+        base = _of_bases(node, definition.module, depth)
+    except (UnreadableError, NotThereError):
+        return {}
+    return {name: replace(base.fields[name], required=own.fields[name].required) for name in handed & set(base.fields)}
+
+
+def _base_calls(init: ast.FunctionDef) -> Iterator[ast.Call]:
+    """Yield the calls of `super().__init__`."""
+    for call in ast.walk(init):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__":
+            yield call
+
+
 def _of_function(node: ast.FunctionDef | ast.AsyncFunctionDef, module: Module, name: str, *, skip: int) -> Record:
     arguments = node.args
     positional = [*arguments.posonlyargs, *arguments.args]
@@ -86,12 +116,8 @@ def _of_function(node: ast.FunctionDef | ast.AsyncFunctionDef, module: Module, n
 def _passed_to_base(init: ast.FunctionDef) -> set[str] | None:
     """Return which arguments `__init__` itself gives to `super().__init__(..., **kwargs)`; None if it has none such."""
     keywords = init.args.kwarg.arg if init.args.kwarg else None
-    for call in ast.walk(init):
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "__init__"):
-            continue
-        if not (isinstance(call.func.value, ast.Call) and last_name(call.func.value.func) == "super") or call.args:
-            continue
-        if any(item.arg is None and last_name(item.value) == keywords for item in call.keywords):
+    for call in _base_calls(init):
+        if not call.args and any(item.arg is None and last_name(item.value) == keywords for item in call.keywords):
             return {item.arg for item in call.keywords if item.arg is not None}
     return None
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from robustlab import rng
+from robustlab.config.kinds import Range
 from robustlab.data.jitter import ColorJitter, Erase
 from robustlab.data.policy import AutoAugment, RandAugment, TrivialAugment
 from robustlab.data.resample import CenterCrop, RandomAffine, RandomResizedCrop, Resize
@@ -45,7 +46,12 @@ class PadCrop(Transform):
 
     draws = 2
 
-    def __init__(self, padding: int = 4, fill: int | Literal["reflect"] = 0, size: int | None = None) -> None:
+    def __init__(
+        self,
+        padding: Annotated[int, Range(low=0)] = 4,
+        fill: Annotated[int, Range(low=0, high=255)] | Literal["reflect"] = 0,
+        size: Annotated[int, Range(low=1)] | None = None,
+    ) -> None:
         """padding: pixels on each side. fill: their grey level, or "reflect": the image mirrored at its border.
 
         size: side of the window; None: the image's size.
@@ -82,7 +88,7 @@ class Flip(Transform):
 
     draws = 1
 
-    def __init__(self, probability: float = 0.5) -> None:
+    def __init__(self, probability: Annotated[float, Range(low=0, high=1)] = 0.5) -> None:
         """probability: in [0, 1]."""
         if not 0.0 <= probability <= 1.0:
             raise ConfigError(f"Flip needs a probability in [0, 1], got {probability}")

@@ -16,7 +16,7 @@ from robustlab.data.base import LazyImages, TaskSpec
 from robustlab.data.human_labels import HumanLabels
 from robustlab.data.instance_noise import InstanceDependent
 from robustlab.data.noise_maps import CIFAR10_CLASSES, CIFAR10_FLIPS, consecutive_successor, superclass_successor
-from robustlab.data.noise_model import NoiseModel, check_rate
+from robustlab.data.noise_model import NoiseModel, Rate, check_rate
 from robustlab.errors import ConfigError
 
 __all__ = [
@@ -38,7 +38,7 @@ class Symmetric(NoiseModel):
     rate is about rate * (1 - 1 / C). Otherwise over the other classes, and the true rate is int(rate * N) / N.
     """
 
-    def __init__(self, *, rate: float, inclusive: bool = True) -> None:
+    def __init__(self, *, rate: Rate, inclusive: bool = True) -> None:
         """See the class."""
         self.rate, self.inclusive = check_rate(rate), inclusive
 
@@ -60,7 +60,7 @@ class Symmetric(NoiseModel):
 class _ClassFlip(NoiseModel):
     """Each class has one wrong class that its samples are taken for (or none: itself)."""
 
-    def __init__(self, rate: float, sampling: str) -> None:
+    def __init__(self, rate: Rate, sampling: str) -> None:
         if sampling not in ("exact", "bernoulli"):
             raise ConfigError(f"noise.model.sampling={sampling} is neither exact nor bernoulli")
         self.rate, self.sampling = check_rate(rate), sampling
@@ -88,7 +88,7 @@ class AsymmetricCIFAR10(_ClassFlip):
     sample with probability `rate`. Either way the true rate is about rate / 2, as five of ten classes never flip.
     """
 
-    def __init__(self, *, rate: float, sampling: str = "exact") -> None:
+    def __init__(self, *, rate: Rate, sampling: str = "exact") -> None:
         """See the class."""
         super().__init__(rate, sampling)
 
@@ -117,7 +117,7 @@ class AsymmetricCIFAR100(_ClassFlip):
     different tasks.
     """
 
-    def __init__(self, *, rate: float, grouping: str = "superclass", sampling: str = "bernoulli") -> None:
+    def __init__(self, *, rate: Rate, grouping: str = "superclass", sampling: str = "bernoulli") -> None:
         """See the class."""
         super().__init__(rate, sampling)
         if grouping not in ("superclass", "consecutive5"):
@@ -140,7 +140,7 @@ class AsymmetricCIFAR100(_ClassFlip):
 class PairFlip(_ClassFlip):
     """Class c is taken for class c + 1 (the last for the first) with probability `rate`."""
 
-    def __init__(self, *, rate: float, sampling: str = "bernoulli") -> None:
+    def __init__(self, *, rate: Rate, sampling: str = "bernoulli") -> None:
         """See the class."""
         super().__init__(rate, sampling)
 

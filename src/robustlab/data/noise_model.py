@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import numpy as np
 from torch import Tensor
 
+from robustlab.config.kinds import Range
 from robustlab.data.base import LazyImages, TaskSpec
 from robustlab.errors import ConfigError
 
@@ -44,6 +46,9 @@ class NoiseModel(ABC):
         """Return the class with its settings: part of the record of a run."""
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({settings})"
+
+
+Rate = Annotated[float, Range(low=0, high=1)]
 
 
 def check_rate(rate: float) -> float:

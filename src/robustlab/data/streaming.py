@@ -214,13 +214,23 @@ class StreamingFeed:
                     continue
                 for worker in iterator._workers:
                     worker.kill()  # they ignore SIGTERM
-                rows = ", ".join(map(str, pending[0][0].index[:5].tolist())) if pending else "none"
                 reason = _hanging(self._timeout) if waiting else _died(error)
-                raise DataError(f"streaming stopped while waiting for samples {rows}, ...: {reason}") from error
+                where = f"samples {_shortened(pending[0][0].index)} from {_worker(iterator)}" if pending else "the end"
+                raise DataError(f"streaming stopped while waiting for {where}: {reason}") from error
+
+
+def _shortened(index: Tensor) -> str:
+    return ", ".join([*map(str, index[:5].tolist()), *(["..."] if len(index) > 5 else [])])
+
+
+def _worker(iterator: Any) -> str:
+    """Return which worker has the next batch, with its process id, which the system's log may name."""
+    number = iterator._task_info[iterator._rcvd_idx][0]
+    return f"worker {number} (process {iterator._workers[number].pid})"
 
 
 def _hanging(timeout: float) -> str:
-    return f"no batch came from the workers for {timeout:g} s; does a file system hang?"
+    return f"nothing came for {timeout:g} s; does a file system hang, or is /dev/shm full (df -h /dev/shm)?"
 
 
 def _died(error: Exception) -> str:

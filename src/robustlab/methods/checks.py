@@ -20,7 +20,7 @@ def at_least(key: str, value: float, least: float, *, above: bool = False) -> No
         raise ConfigError(f"method.{key} is {value}; it must be {'above' if above else 'at least'} {least}")
 
 
-def within(key: str, value: float, low: float, high: float) -> None:
-    """Raise `ConfigError` unless `method.<key>` lies in [low, high]."""
-    if not low <= value <= high:
-        raise ConfigError(f"method.{key} is {value}; it must lie in [{low:g}, {high:g}]")
+def within(key: str, value: float, low: float, high: float, *, below: bool = False) -> None:
+    """Raise `ConfigError` unless `method.<key>` lies in [low, high] (or, with `below`, in [low, high))."""
+    if not low <= value <= high or (below and value == high):
+        raise ConfigError(f"method.{key} is {value}; it must lie in [{low:g}, {high:g}{')' if below else ']'}")

@@ -11,8 +11,8 @@ from torch import Tensor
 from robustlab import rng
 from robustlab.data.augment import mixup
 from robustlab.data.base import Batch
-from robustlab.errors import ConfigError
 from robustlab.methods.base import Position, settings
+from robustlab.methods.checks import at_least, within
 from robustlab.methods.memorisation import DiagnosticsSettings
 from robustlab.methods.ranks import own_rows, whole
 from robustlab.methods.single import SingleNetwork
@@ -33,10 +33,8 @@ class ERM(SingleNetwork):
         diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(f"method.label_smoothing is {label_smoothing}; it must lie in [0, 1)")
-        if mixup_alpha < 0:
-            raise ConfigError(f"method.mixup_alpha is {mixup_alpha}; it must be 0 (no MixUp) or positive")
+        within("label_smoothing", label_smoothing, 0, 1, below=True)
+        at_least("mixup_alpha", mixup_alpha, 0)
         self.label_smoothing = label_smoothing
         self.mixup_alpha = mixup_alpha
         self.diagnostics = settings(DiagnosticsSettings, diagnostics)

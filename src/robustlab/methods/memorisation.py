@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from robustlab.data.module import Data
+    from robustlab.methods.checks import at_least
+from robustlab.data.module import Data
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,10 @@ class DiagnosticsSettings:
 
     every: int = 10
     batch_size: int = 1000
+
+    def __post_init__(self) -> None:
+        at_least("diagnostics.every", self.every, 0)
+        at_least("diagnostics.batch_size", self.batch_size, 1)
 
     def due(self, epoch: int, epochs: int) -> bool:
         """Return whether the pass is due after `epoch` (from zero) of `epochs`."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from robustlab.data.base import Batch
 from robustlab.errors import ConfigError, NumericalError
 from robustlab.methods.base import Context, Position, Stage, settings
+from robustlab.methods.checks import at_least, within
 from robustlab.methods.memorisation import DiagnosticsSettings
 from robustlab.methods.single import SingleNetwork
 from robustlab.pruning.death import DeathReport, DeathSettings, find_dead
@@ -44,9 +45,9 @@ class SurgerySettings:
     exclude: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for name, least in (("every", 1), ("start", 0), ("min_width", 1), ("round_to", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"method.surgery.{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("every", "min_width", "round_to"):
+            at_least(f"surgery.{name}", getattr(self, name), 1)
+        at_least("surgery.start", self.start, 0)
         if self.residual not in RESIDUAL_MODES:
             raise ConfigError(
                 f"method.surgery.residual is {self.residual!r}; it must be one of {', '.join(RESIDUAL_MODES)}"
@@ -72,8 +73,7 @@ class PrunedNetwork(SingleNetwork):
         diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(f"method.label_smoothing is {label_smoothing}; it must lie in [0, 1)")
+        within("label_smoothing", label_smoothing, 0, 1, below=True)
         self.label_smoothing = label_smoothing
         self.surgery = settings(SurgerySettings, surgery)
         self.death = settings(DeathSettings, death)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from robustlab.engine.runtime import Runtime
 from robustlab.errors import ConfigError
+from robustlab.methods.checks import at_least
 from robustlab.pruning.units import Units, UnitSet
 
 MODES = ("auto", "exact", "eps", "sum", "saturated_const")
@@ -42,12 +43,11 @@ class DeathSettings:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ConfigError(f"method.death.mode is {self.mode!r}; it must be one of {', '.join(MODES)}")
-        if self.eps < 0:
-            raise ConfigError(f"method.death.eps is {self.eps}; it must be 0 or positive")
-        sizes = {"num_samples": self.num_samples, "batch_size": self.batch_size}
-        for name, value in {**sizes, "final_num_samples": self.final_num_samples or 1}.items():
-            if value < 1:
-                raise ConfigError(f"method.death.{name} is {value}; it must be at least 1")
+        at_least("death.eps", self.eps, 0)
+        for name in ("num_samples", "batch_size"):
+            at_least(f"death.{name}", getattr(self, name), 1)
+        if self.final_num_samples is not None:
+            at_least("death.final_num_samples", self.final_num_samples, 1)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustlab import rng
 from robustlab.errors import ConfigError
+from robustlab.methods.checks import at_least
 from robustlab.pruning.penalty import norms
 from robustlab.pruning.schedule import KINDS as SCHEDULES
 from robustlab.pruning.schedule import Schedule, span_in_updates
@@ -37,8 +38,7 @@ class NoiseSettings:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.std < 0:
-            raise ConfigError(f"method.noise.std is {self.std}; it must be 0 (no noise) or positive")
+        at_least("noise.std", self.std, 0)
         for name, choices in (("mask", MASKS), ("schedule", (None, *SCHEDULES))):
             if getattr(self, name) not in choices:
                 raise ConfigError(

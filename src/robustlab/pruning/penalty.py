@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from robustlab.errors import ConfigError
+from robustlab.methods.checks import at_least
 from robustlab.pruning.schedule import KINDS as SCHEDULES
 from robustlab.pruning.schedule import Schedule, span_in_updates
 from robustlab.pruning.units import Units
@@ -46,9 +47,8 @@ class PenaltySettings:
                 raise ConfigError(
                     f"method.reg.{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}"
                 )
-        for name, least in (("peak", 0), ("parts", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"method.reg.{name} is {getattr(self, name)}; it must be at least {least}")
+        at_least("reg.peak", self.peak, 0)
+        at_least("reg.parts", self.parts, 1)
 
     def strength(self, total: int) -> Schedule:
         """Return lambda as a function of the update, for a run of `total` updates."""

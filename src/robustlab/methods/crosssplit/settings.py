@@ -108,7 +108,7 @@ class CorrectSettings:
 
     temperature: float = 0.5
     source: Literal["peer", "self"] = "peer"
-    views: int = 2
+    views: Literal[1, 2] = 2
     hard: bool = False
 
     def __post_init__(self) -> None:
