@@ -14,7 +14,7 @@ from tests.end_to_end.test_cli_errors import program
 METHODS = ["crosssplit", "demp", "cobalt", "erm", "groupdro"]
 MAY_BE_NEGATIVE = ("fill", "mean", "degrees", "translate", "shear", "eta_min", "dampening", "exponent")
 BOUND_BY_CONSTRUCTOR = (
-    "dataset.source.std", "dataset.views.strong[1].scale", "model.widths", "model.convs", "model.stride",
+    "dataset.source.std", "method.reg.span", "dataset.views.strong[1].scale", "model.widths", "model.convs", "model.stride",
     "scheduler.schedule.T_max", "method.jsd.eps", "method.gamma.", "method.views.", "method.split.seed",
 )  # fmt: skip
 """Numbers whose bounds are not known before the object is made: it refuses them then, or they follow from others."""
