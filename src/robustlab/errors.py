@@ -51,3 +51,9 @@ class NumericalError(UserError):
     """A loss became NaN or infinite."""
 
     exit_code = 5
+
+
+class ClusterError(UserError):
+    """SLURM is not there, or refused what it was asked for."""
+
+    exit_code = 4

@@ -41,6 +41,11 @@ def refuse(found: Sequence[str]) -> None:
 
 def problems(cfg: DictConfig) -> list[str]:
     """Return one message for each thing that is wrong: keys, types, bounds, targets, and what contradicts itself."""
+    return inspect(cfg)[1]
+
+
+def inspect(cfg: DictConfig) -> tuple[Mapping[str, Any], list[str]]:
+    """Return the plain, resolved settings (`MISSING` for what does not resolve) and the messages of `problems`."""
     reader = _Reader()
     plain = reader.read(cfg, "")
     first: dict[str, str] = {}  # one message for each key: what is said first is the most precise
@@ -56,7 +61,7 @@ def problems(cfg: DictConfig) -> list[str]:
     if not found:
         for rule in RULES:
             found += rule(plain)
-    return found
+    return plain, found
 
 
 class _Reader:

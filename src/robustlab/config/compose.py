@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from robustlab.errors import ConfigError
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from hydra.conf import HydraConf
+    from hydra.core.config_loader import ConfigLoader
     from hydra.core.object_type import ObjectType
     from hydra.types import RunMode
     from omegaconf import DictConfig
@@ -102,8 +103,12 @@ def _inside(group: str, kind: ObjectType | None) -> list[str]:
     if current is None:
         with session():
             return _inside(group, kind)
-    search = _search_overrides.get()
-    return list(current.config_loader.get_group_options(group, kind, config_name=CONFIG_NAME, overrides=search))
+    return list(_listed(current.config_loader, group, kind, tuple(_search_overrides.get())))
+
+
+@lru_cache(maxsize=1024)  # every check of a point asks for the same groups, at 5 ms each
+def _listed(loader: ConfigLoader, group: str, kind: ObjectType | None, search: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(loader.get_group_options(group, kind, config_name=CONFIG_NAME, overrides=list(search)))
 
 
 def all_options(group: str) -> list[str]:
@@ -156,6 +161,14 @@ def compose_again(overrides: Sequence[str]) -> DictConfig:
     cfg = compose([*_search_overrides_of(current), *overrides], config_dirs=folders)
     check(cfg)
     return cfg
+
+
+def command_line_dirs(hydra: Hydra) -> list[str]:
+    """Return the folders that `--config-dir` has added to an open Hydra. Raises `ConfigError` if conf/ was replaced."""
+    path = hydra.config_loader.get_search_path().get_path()
+    if any(item.provider == "main" and item.path.removeprefix("file://") != str(conf_dir()) for item in path):
+        raise ConfigError("--config-path: runs on a cluster take conf/ of this code; add options with --config-dir")
+    return [item.path.removeprefix("file://") for item in path if item.provider == "command-line"]
 
 
 def search_flags() -> list[str]:

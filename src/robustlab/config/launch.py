@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import traceback
@@ -11,15 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustlab.config.check import problems, refuse
-from robustlab.config.compose import compose_again, expand, load, search_flags, without_hydra
-from robustlab.config.explain import empty_sweeps, explain, no_options
+from robustlab.config.compose import CONFIG_NAME, compose_again, load, search_flags, without_hydra
+from robustlab.config.points import Sweep, hydra_problems, read_sweep
 from robustlab.config.resolvers import sweep_group
 from robustlab.config.stop_signals import hold_back
-from robustlab.errors import EXIT_PREEMPTED, UserError
+from robustlab.errors import EXIT_PREEMPTED, ConfigError, UserError
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
+
+SLURM_LAUNCHER = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+"""The `_target_` by which `hydra.launcher` names SLURM: that of Hydra's submitit plugin, whose keys are understood."""
+
+SWEEP_VARIABLE = "ROBUSTLAB_SWEEP"
+"""Environment variable that tells a run in a job which sweep it is a point of."""
 
 
 def launch(hydra: Hydra, overrides: list[str], *, config_name: str, multirun: bool) -> int:
@@ -35,21 +42,8 @@ def launch(hydra: Hydra, overrides: list[str], *, config_name: str, multirun: bo
     if cfg.hydra.mode == RunMode.MULTIRUN:
         return _sweep(hydra, overrides, config_name)
     cfg.hydra.mode = RunMode.RUN
-    refuse(_problems(cfg))
+    refuse([*hydra_problems(cfg), *problems(without_hydra(cfg))])
     return _run_here(hydra, cfg)
-
-
-def _problems(cfg: DictConfig) -> list[str]:
-    from omegaconf import OmegaConf
-
-    settings = {"run.dir": ".", "sweep.subdir": ".", "output_subdir": None, "job.chdir": False}
-    ours = [
-        f"hydra.{key} is not used: the run folder follows from the settings; choose where runs go with "
-        "paths.output_dir=<folder>, or name one run's folder below it with paths.run_dir=<folder>"
-        for key, expected in settings.items()
-        if OmegaConf.select(cfg.hydra, key) != expected
-    ]
-    return [*ours, *problems(without_hydra(cfg))]
 
 
 def _run_here(hydra: Hydra, cfg: DictConfig) -> int:
@@ -69,55 +63,29 @@ def _run_here(hydra: Hydra, cfg: DictConfig) -> int:
 
 
 def _sweep(hydra: Hydra, overrides: Sequence[str], config_name: str) -> int:
-    from hydra.errors import HydraException
-    from hydra.types import RunMode
-
-    overrides = [text for text in overrides if text != "hydra.mode=MULTIRUN"] + ["hydra.mode=MULTIRUN"]
-    try:
-        master = load(hydra, overrides, RunMode.MULTIRUN, config_name=config_name)
-        sweeper = master.hydra.sweeper
-        is_basic = sweeper._target_.endswith(".BasicSweeper")
-        params = [f"{key}={value}" for key, value in ((sweeper.get("params") or {}) if is_basic else {}).items()]
-    except HydraException:
-        is_basic, params = True, []  # some key or option is wrong: composing the points will say which
-    if is_basic:
-        try:
-            named = [*params, *(text for text in overrides if not _is_hydra(text))]
-            points = expand(named)
-            refuse([] if points else empty_sweeps(hydra, named))
-        except HydraException as error:
-            refuse(explain(hydra, overrides, error, sweep=True))
-            raise
-        _check_points(hydra, points, [text for text in overrides if _is_hydra(text)], config_name)
-        _Sweep.total = len(points)
-        _Sweep.common = set.intersection(*map(set, points)) if len(points) > 1 else set()
+    sweep = read_sweep(hydra, overrides, config_name)
+    if sweep.master.hydra.launcher.get("_target_") == SLURM_LAUNCHER:
+        return _on_slurm(hydra, sweep, config_name)
+    if sweep.points is not None:
+        named = [set(point.overrides) for point in sweep.points]
+        _Sweep.total = len(named)
+        _Sweep.common = set.intersection(*named) if len(named) > 1 else set()
     _Sweep.codes = []
     try:
-        hydra.multirun(config_name=config_name, task_function=run_point, overrides=list(overrides))
+        everything = [*(text for text in overrides if text != "hydra.mode=MULTIRUN"), "hydra.mode=MULTIRUN"]
+        hydra.multirun(config_name=config_name, task_function=run_point, overrides=everything)
         return max(_Sweep.codes, default=0)
     finally:
         _Sweep.total, _Sweep.common = None, set()
 
 
-def _is_hydra(override: str) -> bool:
-    return override.lstrip("+~").startswith(("hydra.", "hydra/"))
+def _on_slurm(hydra: Hydra, sweep: Sweep, config_name: str) -> int:
+    """Submit a checked sweep and wait for its end; the jobs do not depend on this process."""
+    if config_name != CONFIG_NAME:
+        raise ConfigError(f"--config-name: runs on a cluster take {CONFIG_NAME}.yaml; add options with --config-dir")
+    from robustlab.launch.follow import submit_and_wait
 
-
-def _check_points(
-    hydra: Hydra, points: Sequence[Sequence[str]], hydra_overrides: Sequence[str], config_name: str
-) -> None:
-    from hydra.errors import HydraException
-
-    found: dict[str, str] = {}
-    for point in points:
-        try:
-            messages = no_options(hydra, point)
-            messages = messages or _problems(load(hydra, [*hydra_overrides, *point], config_name=config_name))
-        except HydraException as error:
-            messages = explain(hydra, point, error)
-        for message in messages:
-            found.setdefault(message, " ".join(point))
-    refuse([f"{message} (in the point {point})" for message, point in found.items()])
+    return submit_and_wait(hydra, sweep)
 
 
 class _Sweep:
@@ -139,7 +107,7 @@ def run_point(cfg: DictConfig) -> int:
     group = sweep_group()
     overrides = list(HydraConfig.get().overrides.task)
     if group is None:
-        return _engine_run(cfg, overrides, None)
+        return _engine_run(cfg, overrides, os.environ.get(SWEEP_VARIABLE))
     number = int(HydraConfig.get().job.num) + 1
     label = f"[{number}/{_Sweep.total or '?'}] {' '.join(text for text in overrides if text not in _Sweep.common)}"
     if EXIT_PREEMPTED in _Sweep.codes:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import platform
 import re
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,9 +16,7 @@ from typing import Any
 import torch
 
 import robustlab
-
-LARGEST_UNTRACKED = 1 << 20
-"""Untracked files above this size enter the hash of the changes by name and size only."""
+from robustlab.engine.git import git_state
 
 
 def reproducibility_record(*, config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -45,57 +41,6 @@ _SLURM = re.compile(
     r"SLURM_(JOB_ID|JOBID|ARRAY_JOB_ID|ARRAY_TASK_ID|JOB_NAME|JOB_PARTITION|JOB_NODELIST|NNODES|NTASKS|PROCID|NODEID"
     r"|RESTART_COUNT|CPUS_PER_TASK|CLUSTER_NAME)"
 )
-
-
-def git_state(folder: Path) -> dict[str, Any]:
-    """Return {"git_sha", "dirty", "diff_sha256"} of the checkout that `folder` belongs to; all null outside of one.
-
-    `diff_sha256` hashes the changes since the commit, and the untracked files that git does not ignore; null if clean.
-    A package installed into an environment that lies inside somebody's checkout is not part of it.
-    """
-    unknown = {"git_sha": None, "dirty": None, "diff_sha256": None}
-    if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
-        return unknown
-    sha, top = _git(folder, "rev-parse", "HEAD"), _git(folder, "rev-parse", "--show-toplevel")
-    if sha is None or top is None:
-        return unknown
-    root = Path(os.fsdecode(top.strip()))
-    diff = _git(root, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-color")
-    untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z")
-    if diff is None or untracked is None:
-        return {**unknown, "git_sha": sha.decode().strip()}
-    dirty = bool(diff or untracked)
-    digest = hashlib.sha256(diff)
-    for name in filter(None, untracked.split(b"\0")):
-        digest.update(b"\0" + name + b"\0" + _content(root / os.fsdecode(name)))
-    return {
-        "git_sha": sha.decode().strip(),
-        "dirty": dirty,
-        "diff_sha256": digest.hexdigest() if dirty else None,
-    }
-
-
-def _git(folder: Path, *arguments: str) -> bytes | None:
-    """Return what a git command prints; None if there is no git, no repository, or no answer."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            timeout=10,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
-def _content(path: Path) -> bytes:
-    try:
-        size = path.lstat().st_size
-        return path.read_bytes() if size <= LARGEST_UNTRACKED else str(size).encode()
-    except OSError:  # vanished, unreadable or a folder of its own: its name still counts
-        return b""
 
 
 def package_versions() -> dict[str, str]:

@@ -1,0 +1,173 @@
+"""The points of a sweep: expanded, each composed and checked. What only values tell apart is composed once."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from robustlab.config.check import inspect, refuse
+from robustlab.config.compose import CONFIG_NAME, expand, is_group, load, without_hydra
+from robustlab.config.explain import empty_sweeps, explain, no_options
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+    from omegaconf import DictConfig
+
+NOT_USED = {"run.dir": ".", "sweep.subdir": ".", "output_subdir": None, "job.chdir": False}
+"""Settings of Hydra's that choose folders, and what they must stay."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep: its overrides, less those of Hydra itself, and its plain, resolved, checked settings."""
+
+    overrides: list[str]
+    settings: Mapping[str, Any]
+
+    @property
+    def run_dir(self) -> str:
+        """The run's folder, as it is written in the settings."""
+        return str(self.settings["paths"]["run_dir"])
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a command line with `-m` asks for.
+
+    master: the composed configuration with the node `hydra`, each swept key with its list of values as text.
+    points: None where a sweeper other than Hydra's own will find them. hydra_overrides: those of Hydra itself.
+    """
+
+    master: DictConfig
+    points: list[Point] | None
+    hydra_overrides: list[str]
+
+
+def read_sweep(
+    hydra: Hydra,
+    overrides: Sequence[str],
+    config_name: str = CONFIG_NAME,
+    *,
+    points: Sequence[Sequence[str]] | None = None,
+) -> Sweep:
+    """Expand a sweep, compose and check each of its points.
+
+    points: the overrides of each, where the sweep is expanded already. Raises one `ConfigError` for all that is wrong,
+    or Hydra's exceptions where nothing can be composed.
+    """
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+
+    task, own = ([text for text in overrides if is_hydra(text) == about_hydra] for about_hydra in (False, True))
+    own = [*(text for text in own if text != "hydra.mode=MULTIRUN"), "hydra.mode=MULTIRUN"]
+    try:
+        master = load(hydra, [*task, *own], RunMode.MULTIRUN, config_name=config_name)
+    except HydraException:  # some key or option is wrong: composing the points says which, but for those of the sweep
+        checked(hydra, expand_sweep(hydra, task, {}), own, config_name)
+        raise
+    sweeper = master.hydra.sweeper
+    if not sweeper._target_.endswith(".BasicSweeper"):
+        return Sweep(master, None, own)
+    named = expand_sweep(hydra, task, sweeper.get("params") or {}) if points is None else points
+    return Sweep(master, checked(hydra, named, own, config_name), own)
+
+
+def is_hydra(override: str) -> bool:
+    """Tell whether an override is about Hydra itself rather than about the run."""
+    return override.lstrip("+~").startswith(("hydra.", "hydra/"))
+
+
+def expand_sweep(hydra: Hydra, overrides: Sequence[str], params: Mapping[str, Any]) -> list[list[str]]:
+    """Return one list of overrides for each point.
+
+    overrides: those of the runs. params: `hydra.sweeper.params`, which come before them. Raises `ConfigError` where
+    they do not expand, or to nothing.
+    """
+    from hydra.errors import HydraException
+
+    named = [*(f"{key}={value}" for key, value in params.items()), *overrides]
+    try:
+        points = expand(named)
+        refuse([] if points else empty_sweeps(hydra, named))
+    except HydraException as error:
+        refuse(explain(hydra, overrides, error, sweep=True))
+        raise
+    return points
+
+
+def checked(
+    hydra: Hydra, points: Sequence[Sequence[str]], hydra_overrides: Sequence[str], config_name: str = CONFIG_NAME
+) -> list[Point]:
+    """Compose and check every point. Raises one `ConfigError` for all that is wrong, each with the first such point."""
+    from hydra.errors import HydraException
+
+    compose, found, good = _Composer(hydra, hydra_overrides, config_name), dict[str, str](), list[Point]()
+    for point in points:
+        try:
+            messages = no_options(hydra, point)
+            if not messages:
+                cfg, own = compose(point)
+                settings, messages = inspect(cfg)
+                messages = [*own, *messages]
+                good.append(Point(list(point), settings))
+        except HydraException as error:
+            messages = explain(hydra, point, error)
+        for message in messages:
+            found.setdefault(message, " ".join(point))
+    refuse([f"{message} (in the point {point})" for message, point in found.items()])
+    return good
+
+
+def hydra_problems(cfg: DictConfig) -> list[str]:
+    """Return a message for each setting of Hydra's that would put a run's files elsewhere than the run itself does."""
+    from omegaconf import OmegaConf
+
+    return [
+        f"hydra.{key} is not used: the run folder follows from the settings; choose where runs go with "
+        "paths.output_dir=<folder>, or name one run's folder below it with paths.run_dir=<folder>"
+        for key, expected in NOT_USED.items()
+        if OmegaConf.select(cfg.hydra, key) != expected
+    ]
+
+
+class _Composer:
+    """Composes points. Of those with the same options, the files are read and merged once.
+
+    Hydra needs 50 ms or more for a configuration, and 1 ms for the values that are set in one that is there.
+    """
+
+    def __init__(self, hydra: Hydra, hydra_overrides: Sequence[str], config_name: str) -> None:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        self.hydra, self.hydra_overrides, self.config_name = hydra, list(hydra_overrides), config_name
+        self.parser = OverridesParser.create()
+        self.bases: dict[tuple[str, ...], tuple[bytes, list[str]]] = {}
+
+    def __call__(self, point: Sequence[str]) -> tuple[DictConfig, list[str]]:
+        """Return the configuration without the node `hydra`, and what is wrong with that node.
+
+        Raises the exceptions of `load`.
+        """
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        parsed = self.parser.parse_overrides(list(point))
+        of_values = [one.package is None and not is_group(one.key_or_group) for one in parsed]
+        values = [one for one, is_value in zip(parsed, of_values, strict=True) if is_value]
+        options = tuple(text for text, is_value in zip(point, of_values, strict=True) if not is_value)
+        if options not in self.bases:
+            cfg = self._load(options)
+            self.bases[options] = pickle.dumps(without_hydra(cfg)), hydra_problems(cfg)
+        stored, messages = self.bases[options]
+        cfg = pickle.loads(stored)
+        try:
+            ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+        except (HydraException, OmegaConfBaseException):
+            cfg = without_hydra(self._load(point))  # raises the same, in the words of the usual way
+        return cfg, messages
+
+    def _load(self, overrides: Sequence[str]) -> DictConfig:
+        return load(self.hydra, [*self.hydra_overrides, *overrides], config_name=self.config_name)

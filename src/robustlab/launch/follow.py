@@ -1,0 +1,65 @@
+"""`train -m ... hydra/launcher=slurm`: submit a sweep and follow it to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustlab.config.points import Sweep
+from robustlab.errors import EXIT_PREEMPTED
+from robustlab.launch.plan import print_plan
+from robustlab.launch.record import Submission, SubmittedPoint, read_outcome
+from robustlab.launch.state import Overview, Standing
+from robustlab.launch.submit import plan_sweep, submit
+from robustlab.tracking.console import make_console, say
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+
+POLL_SECONDS = 5.0
+
+
+def submit_and_wait(hydra: Hydra, sweep: Sweep) -> int:
+    """Submit what is left of a sweep, print each run's end, and return the largest exit code.
+
+    After Ctrl-C the jobs go on without this process, and the code is that of a run that can be gone on with.
+    """
+    plan = plan_sweep(hydra, sweep)
+    print_plan(plan, make_console())
+    if not plan.jobs:
+        return 0
+    submission = submit(plan)
+    say(f"submitted to SLURM, {submission.folder}; Ctrl-C stops the waiting, scripts/status.py --cancel the jobs")
+    codes = [0]
+    try:
+        for point, standing in ended(submission):
+            codes.append(_exit_code(submission, point, standing))
+            print(
+                f"[{len(codes) - 1}/{len(submission.points)}] {' '.join(point.overrides)}: {standing.words}", flush=True
+            )
+    except KeyboardInterrupt:
+        say("the jobs go on; see python scripts/status.py")
+        return EXIT_PREEMPTED
+    return max(codes)
+
+
+def ended(submission: Submission) -> Iterator[tuple[SubmittedPoint, Standing]]:
+    """Yield each point when its run has ended and its job does not wait to start again."""
+    left = list(submission.points)
+    while left:
+        time.sleep(POLL_SECONDS)
+        overview = Overview(submission.folder.parents[1])
+        for point in list(left):
+            standing = overview.standing(Path(point.run_dir))
+            if standing.state not in ("running", "queued", "requeued"):
+                left.remove(point)
+                yield point, standing
+
+
+def _exit_code(submission: Submission, point: SubmittedPoint, standing: Standing) -> int:
+    if standing.state == "done":
+        return 0
+    outcome = read_outcome(submission.folder, point.number)
+    return int(outcome["exit_code"]) if outcome else 1

@@ -1,0 +1,148 @@
+"""Where a run stands: from its folder, its sweep's record and SLURM's queue."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from robustlab.errors import EXIT_PREEMPTED
+from robustlab.launch.queue import QueuedJob, queue
+from robustlab.launch.record import Submission, SubmittedPoint, log_path, read_outcome, read_submissions
+
+State = Literal["done", "running", "queued", "requeued", "stopped", "failed", "not started"]
+STATES: tuple[State, ...] = ("done", "running", "queued", "requeued", "stopped", "failed", "not started")
+LOG_TAIL = 4096
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The state of a run, and what more is known: the job, the exit code, the last line of its log."""
+
+    state: State
+    note: str = ""
+    job: str | None = None
+
+    @property
+    def words(self) -> str:
+        """The state and the note, in words."""
+        return f"{self.state}, {self.note}" if self.note else self.state
+
+    @property
+    def is_open(self) -> bool:
+        """Whether starting the run now would be wrong (it goes on or waits) or in vain (it is done)."""
+        return self.state in ("done", "running", "queued", "requeued")
+
+
+class Overview:
+    """What is known below a folder of outputs at one moment: its sweeps and this user's jobs."""
+
+    def __init__(self, outputs: Path) -> None:
+        self.submissions = read_submissions(outputs)
+        self.jobs: Mapping[str, QueuedJob] | None = queue()
+        self.locks = _held_locks()
+        self.latest: dict[str, tuple[Submission, SubmittedPoint]] = {}
+        for sweep in self.submissions:  # the newest last: it counts
+            self.latest |= {point.run_dir: (sweep, point) for point in sweep.points}
+
+    def standing(self, run_dir: Path) -> Standing:
+        """Return where the run of a folder stands; `run_dir` is absolute. The folder need not exist."""
+        if is_done(run_dir):
+            return Standing("done")
+        sweep, point = self.latest.get(str(run_dir), (None, None))
+        job = (self.jobs or {}).get(point.job) if point else None
+        if job is not None and point is not None:
+            return _in_queue(job, point)
+        if holder := self._holder(run_dir):
+            return Standing("running", holder)
+        if sweep is not None and point is not None:
+            return self._after_its_job(sweep, point)
+        return Standing("stopped" if run_dir.is_dir() else "not started")
+
+    def _after_its_job(self, sweep: Submission, point: SubmittedPoint) -> Standing:
+        outcome, last = read_outcome(sweep.folder, point.number), last_line(log_path(sweep.folder, point.number))
+        if outcome is None and self.jobs is None:
+            return Standing("stopped", f"job {point.job}; there is no SLURM here to ask", point.job)
+        if outcome is None:
+            return Standing("failed", f"job {point.job} ended without a word: {last or 'nothing printed'}", point.job)
+        code = outcome["exit_code"]
+        if code == EXIT_PREEMPTED:
+            return Standing("stopped", f"job {point.job} was not requeued", point.job)
+        return Standing("failed", f"exit code {code}: {last}", point.job)
+
+    def _holder(self, run_dir: Path) -> str | None:
+        """Return who holds the lock of a run folder, as far as that shows on this machine or in SLURM's queue."""
+        path = run_dir / ".lock"
+        try:
+            text, inode = path.read_text(encoding="utf-8").strip(), path.stat().st_ino
+        except OSError:
+            return None
+        found = re.match(r"process (\d+) on (\S+?)(?:, SLURM job (\d+))?$", text)
+        if found is None:
+            return None
+        if found[2] == socket.gethostname():
+            return text if (int(found[1]), inode) in self.locks else None
+        running = any(job.state == "R" and job.id == found[3] for job in (self.jobs or {}).values())
+        return text if found[3] and running else None
+
+
+def is_done(run_dir: Path) -> bool:
+    """Tell whether a run folder holds the results of a finished run."""
+    try:
+        return json.loads((run_dir / "results.json").read_bytes()).get("finished") is True
+    except (OSError, ValueError):
+        return False
+
+
+def last_line(path: Path) -> str:
+    """Return the last line of a log that is not empty; "" if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _in_queue(job: QueuedJob, point: SubmittedPoint) -> Standing:
+    if not job.is_waiting:
+        return Standing("running", f"job {point.job}", point.job)
+    if job.restarts:
+        return Standing("requeued", f"job {point.job}, restart {job.restarts}: {job.reason}", point.job)
+    return Standing("queued", f"job {point.job}: {job.reason}", point.job)
+
+
+def _held_locks() -> set[tuple[int, int]]:
+    """Return (process, inode) of every lock held on this machine. Asking a lock itself could get in a run's way."""
+    try:
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return set()
+    fields = (line.split() for line in lines)
+    return {(int(field[4]), int(field[5].rpartition(":")[2])) for field in fields if field[1] == "FLOCK"}
+
+
+def runs_below(outputs: Path) -> list[Path]:
+    """Return the run folders below a folder of outputs: `<name>/seed<k>`, and others named by `paths.run_dir`."""
+    found = []
+    for folder, folders, files in os.walk(outputs):
+        folders[:] = sorted(name for name in folders if not _NO_RUN.fullmatch(name))
+        if "config.yaml" in files or "results.json" in files:
+            found.append(Path(folder))
+            folders.clear()
+    return found
+
+
+_NO_RUN = re.compile(r"sweeps|checkpoints|.*\.old\d+")
+
+
+def counts(standings: Mapping[Path, Standing]) -> dict[State, int]:
+    """Return how many runs are in each state that occurs."""
+    states = [standing.state for standing in standings.values()]
+    return {state: states.count(state) for state in STATES if state in states}
