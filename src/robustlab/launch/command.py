@@ -25,7 +25,8 @@ def submit_command(
 ) -> Submission | None:
     """Plan a sweep, print the plan, and submit it; `hydra/launcher=slurm` where no launcher is named.
 
-    points: the overrides of each run, where the sweep is expanded already. Returns None where nothing was submitted. Raises ConfigError, ClusterError, and Hydra's exceptions as ConfigError.
+    points: the overrides of each run, where the sweep is expanded already. Returns None where nothing was submitted.
+    Raises ConfigError, ClusterError, and Hydra's exceptions as ConfigError.
     """
     from hydra.errors import HydraException
 
