@@ -17,8 +17,8 @@ trap : TERM USR1 # a preemption signals this shell, too: it must live on until s
 srun train "$@"
 code=$?
 
-# While the job counts as running, it ends here only if it puts itself back. Else SLURM has decided: it was cancelled, or
-# is requeued already.
+# While the job counts as running, it returns only if it puts itself back. Otherwise SLURM has decided: it was cancelled,
+# or is requeued already.
 if [ $code -eq 85 ] && scontrol show job --oneliner "$SLURM_JOB_ID" | grep -qE 'JobState=RUNNING|Reason=TimeLimit'; then
   scontrol requeue "$SLURM_JOB_ID"
 fi

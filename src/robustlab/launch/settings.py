@@ -66,7 +66,7 @@ def slurm_settings(launcher: Any) -> dict[str, Any]:
     if settings.get("nodes", 1) > 1 or settings.get("tasks_per_node", 1) > 1:
         raise ConfigError(
             "hydra.launcher.nodes, tasks_per_node: a sweep's runs have one process each; for a run over several GPUs "
-            "or nodes take slurm/torchrun.sh, for several runs on one node hydra.launcher.pack"
+            "or nodes take slurm/multi_node.sh, for several runs on one node hydra.launcher.pack"
         )
     if importlib.util.find_spec("submitit") is None:
         raise ConfigError(

@@ -1,0 +1,88 @@
+"""Jobs on a real cluster, and runs in them that are disturbed at a certain step."""
+
+import getpass
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from robustlab.launch.queue import QueuedJob, queue
+from robustlab.launch.record import Submission, read_submissions
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL = ["trainer.threads=1", "trainer.device=cpu", "tracker=local", "compare=null", "dataset.subset=400"]
+"""As of the runs in processes here: one thread, since the number of threads changes the last bits."""
+JOB = ["hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=20"]
+PATIENCE = 150
+POLL = 0.5
+
+
+def call(*command: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that must end within two minutes; it does not have to succeed."""
+    everything = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path(), **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=everything, cwd=cwd)
+
+
+def path() -> str:
+    """The search path with this environment's `train` first."""
+    return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+def submit(outputs: Path, *overrides: str) -> Submission:
+    """Run scripts/submit.py and return the new sweep's record."""
+    arguments = [*SMALL, *JOB, f"paths.output_dir={outputs}", *overrides]
+    done = call(sys.executable, str(REPOSITORY / "scripts" / "submit.py"), *arguments)
+    assert done.returncode == 0, done.stderr
+    return read_submissions(outputs)[-1]
+
+
+def sbatch(template: Path, *arguments: str, options: tuple[str, ...] = (), cwd: Path) -> str:
+    """Submit a template with fewer resources than it asks for; return the job's id."""
+    small = ["--parsable", "--cpus-per-task=1", "--mem=0", "--time=20"]
+    done = call("sbatch", *small, *options, str(template), *SMALL, *arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def jobs_now() -> dict[str, QueuedJob]:
+    """The queue, which must answer."""
+    jobs = queue()
+    assert jobs is not None
+    return jobs
+
+
+def wait_until(condition: Callable[[], object], what: str, logs: Path) -> None:
+    """Wait until a condition holds; fail with what was waited for, the queue, and all logs below a folder."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            printed = "\n".join(
+                f"--- {log}\n{log.read_text(errors='replace')[-1500:]}"
+                for log in sorted(logs.rglob("*"))
+                if log.suffix in (".log", ".out", ".err")
+            )
+            raise AssertionError(f"not within {PATIENCE} s: {what}\n{jobs_now()}\n{printed}")
+        time.sleep(POLL)
+
+
+def steps(run_dir: Path) -> int:
+    """The rows that a run has written so far."""
+    try:
+        return (run_dir / "metrics.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+@contextmanager
+def own_jobs_cancelled() -> Iterator[None]:
+    """Leave no job behind that began within the block, however it ends."""
+    before = set(jobs_now())
+    try:
+        yield
+    finally:
+        left = sorted(set(jobs_now()) - before)
+        if left:
+            subprocess.run(["scancel", "--user", getpass.getuser(), *left], check=False)

@@ -1,0 +1,114 @@
+"""Sweeps on a real cluster: interrupted jobs go on to the same bits, alone, from a snapshot of the code."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from robustlab.launch.record import read_outcome
+from robustlab.launch.state import is_done
+from robustlab.launch.status import Status
+from tests.end_to_end.harness import assert_same_run, train
+from tests.slurm.cluster import REPOSITORY, call, jobs_now, own_jobs_cancelled, steps, submit, wait_until
+
+pytestmark = pytest.mark.slow
+
+LONG = ["trainer.epochs=60", "trainer.log_every=1", "method.surgery.every=40"]
+
+
+@pytest.fixture(autouse=True)
+def _no_job_is_left_behind():
+    with own_jobs_cancelled():
+        yield
+
+
+def test_packed_runs_that_are_interrupted_twice_end_with_the_bits_of_runs_that_are_not(tmp_path):
+    """Two elements of an array with two runs each. Once each gets the signal of a time limit, once it is requeued."""
+    command = ["method=demp", "method.reg.peak=0.01", *LONG, "method.reg.span=0.5,0.7", "seed=0,1"]
+    outputs, logs = tmp_path / "cluster", tmp_path
+    submission = submit(outputs, *command, "hydra.launcher.pack=2", "hydra.launcher.cpus_per_task=1")
+    by_job: dict[str, list[Path]] = {}
+    for point in submission.points:
+        by_job.setdefault(point.job, []).append(Path(point.run_dir))
+    assert [len(folders) for folders in by_job.values()] == [2, 2]
+
+    disturb = {0: ["scancel", "--signal=USR2"], 1: ["scontrol", "requeue"]}
+    for restarts, action in disturb.items():
+        for job, folders in by_job.items():
+            after = 60 * (restarts + 1)
+            wait_until(lambda: min(map(steps, folders)) > after, f"step {after} of {job}", logs)  # noqa: B023 called now
+            subprocess.run([*action, job], check=True)
+            wait_until(lambda: restarted(job, restarts), f"requeue {restarts + 1} of {job}", logs)  # noqa: B023
+    wait_until(lambda: all(is_done(Path(point.run_dir)) for point in submission.points), "the end", logs)
+
+    for point in submission.points:
+        assert read_log(submission.folder, point.number).count("resuming in") == 2
+        whole = tmp_path / "whole" / str(point.number)
+        overrides = [text for text in point.overrides if not text.startswith("paths.output_dir=")]
+        assert train([*overrides, f"paths.output_dir={whole}"], tmp_path / "whole.txt") == 0
+        run_dir = Path(point.run_dir)
+        assert_same_run(whole / run_dir.relative_to(outputs), run_dir)
+
+
+def restarted(job: str, restarts: int) -> bool:
+    """Whether a job has been requeued once more, and no other element of its array has been on its account."""
+    return job in jobs_now() and jobs_now()[job].restarts > restarts
+
+
+def read_log(sweep: Path, number: int) -> str:
+    return (sweep / "points" / f"{number:04d}.log").read_text()
+
+
+def test_a_cancelled_job_does_not_come_back_and_a_requeued_element_leaves_the_others_alone(tmp_path):
+    outputs = tmp_path / "cluster"
+    submission = submit(outputs, "method=erm", "trainer.epochs=100000", "trainer.log_every=1", "seed=0,1")
+    first, second = submission.points
+    wait_until(lambda: min(steps(Path(point.run_dir)) for point in submission.points) > 5, "both began", tmp_path)
+    subprocess.run(["scancel", "--signal=USR2", second.job], check=True)
+    wait_until(lambda: restarted(second.job, 0), "the requeue of one element", tmp_path)
+    assert jobs_now()[first.job].restarts == 0
+    subprocess.run(["scancel", first.job], check=True)
+    wait_until(lambda: first.job not in jobs_now(), "the end of the cancelled job", tmp_path)
+    wait_until(lambda: read_outcome(submission.folder, first.number), "the outcome", tmp_path)
+    assert read_outcome(submission.folder, first.number)["exit_code"] == 85
+    status = Status(outputs)
+    assert status.standings[Path(first.run_dir)].state == "stopped"
+    assert status.cancel() == [second.job]
+    wait_until(lambda: not {first.job, second.job} & set(jobs_now()), "an empty queue", tmp_path)
+
+
+def test_a_job_runs_the_code_and_the_settings_of_when_it_was_submitted(tmp_path):
+    tree = tmp_path / "tree"
+    for name in ("src", "conf", "scripts"):
+        shutil.copytree(REPOSITORY / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    outputs = tmp_path / "cluster"
+    arguments = ["method=erm", "trainer=debug", "trainer.epochs=1", "tracker=local", f"paths.output_dir={outputs}"]
+    hold = "+hydra.launcher.additional_parameters.hold=true"
+    live = {"PYTHONPATH": str(tree / "src")}
+    script = str(tree / "scripts" / "submit.py")
+    done = call(sys.executable, script, *arguments, hold, "hydra.launcher.cpus_per_task=1", cwd=tree, **live)
+    assert done.returncode == 0, done.stderr
+    (job,) = (job for job in jobs_now().values() if job.state == "PD")
+
+    (tree / "conf" / "optimizer" / "sgd.yaml").write_text("this is: no optimizer\n")
+    (tree / "src" / "robustlab" / "train.py").write_text("raise SystemExit('the live tree')\n")
+    live_run = call(sys.executable, "-m", "robustlab.train", *arguments, cwd=tree, **live)
+    assert "the live tree" in live_run.stderr, "the edit must break what runs from the live tree"
+    subprocess.run(["scontrol", "release", job.id], check=True)
+    wait_until(lambda: list(outputs.glob("erm-*/seed0/results.json")), "the run from the snapshot", tmp_path)
+
+
+def test_a_run_that_fails_is_not_requeued_and_can_be_submitted_again(tmp_path):
+    outputs, data = tmp_path / "cluster", tmp_path / "data"
+    submission = submit(outputs, "method=erm", "dataset=cifar10", "trainer.max_steps=2", f"paths.data_dir={data}")
+    (point,) = submission.points
+    wait_until(lambda: read_outcome(submission.folder, 0), "the end", tmp_path)
+    wait_until(lambda: point.job not in jobs_now(), "the end of the job", tmp_path)
+    standing = Status(outputs).standings[Path(point.run_dir)]
+    assert (standing.state, standing.note.partition(":")[0]) == ("failed", "exit code 2")
+    assert str(data) in standing.note, "the last line of the log says what is missing"
+    (again,) = Status(outputs).resubmit()
+    assert again.points[0].run_dir == point.run_dir
+    assert Status(outputs).standings[Path(point.run_dir)].job == again.points[0].job
