@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from robustlab.config.stop_signals import STOP_SIGNALS
 from robustlab.launch import job as job_module
 from robustlab.launch.job import Pack
 from robustlab.launch.record import outcome_path, read_outcome
@@ -54,11 +55,25 @@ def pack(tmp_path, monkeypatch):
     return make
 
 
+@pytest.fixture(autouse=True)
+def _no_signal_stays_behind():
+    """After a signal a job holds all of them back, since it is about to end; the process of the tests goes on."""
+    yield
+    while signal.sigtimedwait(STOP_SIGNALS, 0):
+        pass
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
 def requeued(monkeypatch, *, allowed=True) -> list[int]:
     """Stand in for SLURM and for submitit's handler; the list has the signals with which that was called."""
     calls: list[int] = []
+
+    def handler(number, frame):
+        calls.append(number)
+        sys.exit(-1)
+
     monkeypatch.setattr(job_module, "may_requeue", lambda: allowed)
-    monkeypatch.setattr(signal, "getsignal", lambda number: lambda *_: calls.append(number))
+    monkeypatch.setattr(signal, "getsignal", lambda number: handler)
     return calls
 
 
@@ -91,7 +106,8 @@ def test_one_signal_reaches_all_runs_and_the_job_is_requeued(pack, tmp_path, mon
 
     sender = threading.Thread(target=send)
     sender.start()
-    pack((0, 60), (0, 60))()
+    with pytest.raises(SystemExit):
+        pack((0, 60), (0, 60))()
     sender.join()
     assert [read_outcome(tmp_path, n)["exit_code"] for n in (0, 1)] == [85, 85]
     assert calls == [signal.SIGUSR2]

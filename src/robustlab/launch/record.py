@@ -43,7 +43,7 @@ class Submission:
 
     def write(self) -> None:
         """Write `sweep.json`, whole or not at all."""
-        from robustlab.engine.folder import write_json
+        from robustlab.files import write_json
 
         write_json(self.folder / SWEEP_FILE, {key: value for key, value in asdict(self).items() if key != "folder"})
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from robustlab.config.check import refuse
-from robustlab.config.kinds import Range
+from robustlab.config.kinds import MISSING, Range
 from robustlab.config.schema import AtLeastOne, Positive, Word
 from robustlab.config.typehints import from_dataclass
 from robustlab.errors import ClusterError, ConfigError
@@ -61,6 +61,8 @@ def slurm_settings(launcher: Any) -> dict[str, Any]:
 
     plain = OmegaConf.to_container(launcher, resolve=True)
     assert isinstance(plain, dict)
+    unset = [key for key, value in plain.items() if value == MISSING]
+    refuse([f"hydra.launcher.{key}: mandatory and not set; add hydra.launcher.{key}=<value>" for key in unset])
     refuse(list(from_dataclass(SlurmSettings).check(plain, "hydra.launcher")))
     settings = {str(key): value for key, value in plain.items()}
     if settings.get("nodes", 1) > 1 or settings.get("tasks_per_node", 1) > 1:

@@ -1,0 +1,119 @@
+"""Where runs stand, from made-up folders, records and queues; a thousand of them in a few seconds (scripts/benchmark.py)."""
+
+import fcntl
+import json
+import os
+import socket
+import sys
+
+import pytest
+
+from robustlab.launch.queue import QueuedJob
+from robustlab.launch.record import Submission, SubmittedPoint, log_path, outcome_path
+from robustlab.launch.state import Overview
+from robustlab.launch.status import Status
+from tests.launch.many_runs import make_runs
+
+
+def submission(outputs, jobs, *, when="2026-01-01T00:00:00+0000", name="first"):
+    """A record with one point for each job; run folders run0, run1, ..."""
+    folder = outputs / "sweeps" / name
+    (folder / "points").mkdir(parents=True)
+    points = [SubmittedPoint(n, [f"seed={n}"], str(outputs / f"run{n}" / "seed0"), job) for n, job in enumerate(jobs)]
+    made = Submission(folder, when, str(outputs), [], [], points)
+    made.write()
+    return made
+
+
+def in_queue(monkeypatch, *jobs):
+    monkeypatch.setattr("robustlab.launch.state.queue", lambda: {job.id: job for job in jobs})
+
+
+def end(made, number, code, *lines):
+    outcome_path(made.folder, number).write_text(json.dumps({"exit_code": code}))
+    log_path(made.folder, number).write_text("\n".join(lines) + "\n\n")
+
+
+def standing(outputs, number):
+    found = Overview(outputs).standing(outputs / f"run{number}" / "seed0")
+    return found.state, found.note
+
+
+def test_every_state_is_told_apart(tmp_path, monkeypatch):
+    made = submission(tmp_path, ["9_0", "9_1", "9_2", "9_3", "9_4", "9_5"])
+    in_queue(
+        monkeypatch,
+        QueuedJob("9_0", "PD", 0, "Resources"),
+        QueuedJob("9_1", "PD", 3, "BeginTime"),
+        QueuedJob("9_2", "R", 1, "None"),
+    )
+    end(made, 1, 85, "stopped by SIGUSR2")
+    end(made, 3, 5, "train epoch 1/2", "train: a loss became NaN")
+    end(made, 4, 85, "stopped by SIGTERM")
+    log_path(made.folder, 5).write_text("train epoch 1/2\n")
+    assert standing(tmp_path, 0) == ("queued", "job 9_0: Resources")
+    assert standing(tmp_path, 1) == ("requeued", "job 9_1, restart 3: BeginTime")
+    assert standing(tmp_path, 2) == ("running", "job 9_2")
+    assert standing(tmp_path, 3) == ("failed", "exit code 5: train: a loss became NaN")
+    assert standing(tmp_path, 4) == ("stopped", "job 9_4 was not requeued")
+    assert standing(tmp_path, 5) == ("failed", "job 9_5 ended without a word: train epoch 1/2")
+
+
+def test_results_count_more_than_what_a_job_said(tmp_path, monkeypatch):
+    made = submission(tmp_path, ["9"])
+    in_queue(monkeypatch)
+    end(made, 0, 4, "train: disk full")
+    folder = tmp_path / "run0" / "seed0"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text('{"finished": true}')
+    assert standing(tmp_path, 0) == ("done", "")
+
+
+def test_the_newest_submission_counts(tmp_path, monkeypatch):
+    end(submission(tmp_path, ["9"], name="b"), 0, 2, "train: no such data")
+    submission(tmp_path, ["10"], when="2026-01-02T00:00:00+0000", name="a")
+    in_queue(monkeypatch, QueuedJob("10", "PD", 0, "Priority"))
+    assert standing(tmp_path, 0) == ("queued", "job 10: Priority")
+
+
+def test_without_slurm_a_job_without_an_outcome_is_not_called_failed(tmp_path, monkeypatch):
+    submission(tmp_path, ["9"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert standing(tmp_path, 0) == ("stopped", "job 9; there is no SLURM here to ask")
+
+
+def test_a_run_by_hand_runs_as_long_as_its_lock_is_held(tmp_path, monkeypatch):
+    in_queue(monkeypatch)
+    folder = tmp_path / "run0" / "seed0"
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        assert standing(tmp_path, 0)[0] == "running"
+    assert standing(tmp_path, 0)[0] == "stopped"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc/locks is Linux's")
+def test_a_thousand_runs_are_counted(tmp_path, monkeypatch, capsys):
+    from robustlab.tracking.console import make_console
+
+    in_queue(monkeypatch)
+    make_runs(tmp_path, 1000, failed=30)
+    status = Status(tmp_path)
+    status.print(make_console())
+    shown = capsys.readouterr().out
+    assert "done        970" in shown
+    assert "failed       30" in shown
+    assert shown.count("train: data damaged") == 20
+    assert "... and 10 more" in shown
+    assert status.has_failed
+
+
+def test_every_run_is_listed_when_asked(tmp_path, monkeypatch, capsys):
+    from robustlab.tracking.console import make_console
+
+    in_queue(monkeypatch)
+    make_runs(tmp_path, 30, failed=30)
+    Status(tmp_path).print(make_console(), at_most=None)
+    assert capsys.readouterr().out.count("train: data damaged") == 30
