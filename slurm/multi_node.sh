@@ -18,11 +18,9 @@ MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 trap : TERM USR1 # a preemption signals this shell, too: it must live on until srun has ended
 
-# srun starts the processes, with the variables that torchrun would set. torchrun itself dies of USR1, and turns the exit
-# code 85 of its processes into 1.
-srun --kill-on-bad-exit=0 bash -c '
-  export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID
-  exec train "$@"' train "$@"
+# srun starts the processes, which find each other by MASTER_ADDR and MASTER_PORT. torchrun in its place would die of USR1,
+# and turn the exit code 85 of its processes into 1.
+srun --kill-on-bad-exit=0 train "$@"
 code=$?
 
 # While the job counts as running, it returns only if it puts itself back. Otherwise SLURM has decided: it was cancelled,

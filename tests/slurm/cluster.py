@@ -16,7 +16,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = ["trainer.threads=1", "trainer.device=cpu", "tracker=local", "compare=null", "dataset.subset=400"]
 """As of the runs in processes here: one thread, since the number of threads changes the last bits."""
 JOB = ["hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=20"]
-PATIENCE = 150
+PATIENCE = 240
+"""Seconds to wait for one thing on a busy machine."""
 POLL = 0.5
 
 

@@ -13,7 +13,7 @@ from robustlab.launch.status import Status
 from tests.end_to_end.harness import assert_same_run, train
 from tests.slurm.cluster import REPOSITORY, call, jobs_now, own_jobs_cancelled, steps, submit, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 LONG = ["trainer.epochs=60", "trainer.log_every=1", "method.surgery.every=40"]
 

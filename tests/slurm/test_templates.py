@@ -9,7 +9,7 @@ from robustlab.launch.state import is_done
 from tests.end_to_end.harness import assert_same_run, run_folder, train
 from tests.slurm.cluster import REPOSITORY, SMALL, jobs_now, own_jobs_cancelled, sbatch, steps, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TEMPLATES = REPOSITORY / "slurm"
 COMMAND = ["method=erm", "trainer.epochs=40", "trainer.log_every=1"]
