@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from robustlab.methods.checks import at_least
 from robustlab.data.module import Data
+from robustlab.methods.checks import at_least
 
 
 @dataclass(frozen=True)
