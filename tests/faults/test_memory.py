@@ -34,7 +34,7 @@ def test_out_of_memory_says_what_to_lower_and_keeps_the_checkpoint(tmp_path):
     assert train(arguments("erm", whole), log) == 0, log.read_text()
     for kind, act in KINDS.items():
         said = tmp_path / f"{kind}.txt"
-        assert train(arguments("erm", broken), said, before=partial(on_call, EVALUATION, 2, act)) == 4, said.read_text()
+        assert train(arguments("erm", broken), said, before=partial(on_call, EVALUATION, 1, act)) == 4, said.read_text()
         text = said.read_text()
         where = "GPU memory" if kind == "CUDA" else "memory"
         assert f"train: out of {where} with trainer.batch_size=20, trainer.eval_batch_size=200 (" in text

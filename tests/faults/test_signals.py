@@ -17,6 +17,7 @@ from tests.faults.subjects import arguments
 POINTS = {
     "train": "robustlab.engine.learner:Learner.step",
     "eval": "robustlab.engine.evaluate:evaluate",
+    "batch": "robustlab.methods.single:SingleNetwork.predict",
     "save": "robustlab.engine.checkpoint:write_atomically",
     "data": "robustlab.engine.build:Data",
 }
@@ -94,8 +95,8 @@ def default_signals(worker: int) -> None:
 def test_signal_control_workers_that_do_not_ignore_it_take_the_run_down(tmp_path):
     bad = partial(replace, "robustlab.data.workers:ignore_signals", default_signals)
     log = tmp_path / "log.txt"
-    before = partial(in_order, bad, at("train", signal.SIGTERM, group=True))
-    process = start(arguments("erm", tmp_path / "out", *STREAMING, "dataset.subset=400"), log, before=before)
+    before = partial(in_order, bad, at("batch", signal.SIGTERM, group=True, call=2))  # most batches are yet to come
+    process = start(arguments("erm", tmp_path / "out", *STREAMING, "trainer.eval_batch_size=5"), log, before=before)
     process.join(120)
     kill_group(process, signal.SIGKILL)  # what it leaves behind is what `ended` would find
     assert process.exitcode not in (0, 85), log.read_text()

@@ -99,7 +99,7 @@ class Checkpoints:
         if not self.folder.is_dir():
             return None, []
         remove_temporary(self.folder)
-        warnings: list[str] = []
+        warnings, reasons = [], []
         for path in (self._next, self.last, self.previous):
             if not path.exists():
                 continue
@@ -108,12 +108,13 @@ class Checkpoints:
             except DamagedError as error:
                 aside = _free_name(path.with_suffix(".damaged"))
                 rename(path, aside)
+                reasons.append(str(error))
                 warnings.append(f"{error}; moved aside as {aside.name}, going back to the checkpoint before it")
         damaged = sorted(path.name for path in self.folder.glob("*.damaged*"))  # of an earlier start, too
         if damaged:
             raise RunFolderError(
                 f"no checkpoint in {self.folder} is whole (damaged: {', '.join(damaged)}); "
-                "restore one, or start over with resume=false"
+                "restore one, or start over with resume=false" + "".join(f"\n  {reason}" for reason in reasons)
             )
         return None, warnings
 
