@@ -20,7 +20,7 @@ def test_all_errors_at_once_each_named():
     wrong = ["seed=abc", "optimizer.lr=fast", "+trainer.epoch=3", "+method.temprature=1", "noise.model.rate=x"]
     assert sorted(found(*wrong)) == [
         "method.temprature: CrossSplit has no argument 'temprature'; did you mean 'method.guess.temperature'?",
-        "noise.model.rate: expected a number, got 'x'",
+        "noise.model.rate: expected a number >= 0 and <= 1, got 'x'",
         "optimizer.lr: expected a number > 0 or null, got 'fast'",
         "seed: expected a whole number >= 0 and < 9223372036854775808, got 'abc'",
         "trainer.epoch: trainer has no key 'epoch'; did you mean 'epochs'?",
@@ -79,7 +79,7 @@ def test_all_errors_at_once_each_named():
             "scheduler.schedule.T_max=total_epoch",
             "scheduler.schedule.T_max: expected a whole number, got 'total_epoch'",
         ),
-        ("method.diagnostics.every=often", "method.diagnostics.every: expected a whole number, got 'often'"),
+        ("method.diagnostics.every=often", "method.diagnostics.every: expected a whole number >= 0, got 'often'"),
         (
             "+method.warmup.epoch=3",
             "method.warmup.epoch: WarmupSettings has no argument 'epoch'; did you mean 'epochs'?",

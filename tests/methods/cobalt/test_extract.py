@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from robustlab.engine.checkpoint import SCHEMA_VERSION
 from robustlab.errors import ConfigError
 from robustlab.methods.cobalt import artifact
 from robustlab.methods.cobalt.discovery_settings import ExtractSettings
@@ -123,7 +124,7 @@ def test_files_that_cannot_be_used_are_refused(tmp_path, concepts, data):
     path.write_bytes(b"no archive")
     with pytest.raises(ConfigError, match="holds no concepts"):
         artifact.load(path, data)
-    torch.save({"schema": 1, "network": {}}, path)
+    torch.save({"schema": SCHEMA_VERSION, "network": {}}, path)
     with pytest.raises(ConfigError, match="something else than concepts"):
         artifact.load(path, data)
     artifact.save(concepts, path)
