@@ -18,3 +18,9 @@ def test_markers_are_read(tmp_path):
 
 def test_there_are_twenty_seven_faults():
     assert list(FAULTS) == [f"F{number}" for number in range(1, 28)]
+
+
+def test_each_fault_has_a_test_and_a_negative_control():
+    found = covers()
+    assert [fault for fault, cover in found.items() if not cover.tests] == []
+    assert [fault for fault, cover in found.items() if not cover.controls] == []

@@ -95,6 +95,7 @@ def test_a_single_run_has_the_whole_job(pack, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM])
+@pytest.mark.fault("F6")
 def test_one_signal_reaches_all_runs_and_the_job_is_requeued(pack, tmp_path, monkeypatch, number):
     calls = requeued(monkeypatch)
     both = [tmp_path / "0.txt", tmp_path / "1.txt"]
@@ -128,6 +129,7 @@ def test_the_job_fails_as_its_worst_run_does_and_the_others_end(pack, tmp_path, 
     assert [read_outcome(tmp_path, n)["exit_code"] for n in range(3)] == [0, 5, 2]
 
 
+@pytest.mark.fault("F6")
 def test_after_a_requeue_only_what_was_stopped_runs_again(pack, tmp_path, monkeypatch):
     calls = requeued(monkeypatch)
     for number, code in enumerate((0, 5, 85)):

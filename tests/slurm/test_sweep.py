@@ -24,6 +24,7 @@ def _no_job_is_left_behind():
         yield
 
 
+@pytest.mark.fault("F6")
 def test_packed_runs_that_are_interrupted_twice_end_with_the_bits_of_runs_that_are_not(tmp_path):
     """Two elements of an array with two runs each. Once each gets the signal of a time limit, once it is requeued."""
     command = ["method=demp", "method.reg.peak=0.01", *LONG, "method.reg.span=0.5,0.7", "seed=0,1"]
@@ -61,6 +62,7 @@ def read_log(sweep: Path, number: int) -> str:
     return (sweep / "points" / f"{number:04d}.log").read_text()
 
 
+@pytest.mark.fault("F6")
 def test_a_cancelled_job_does_not_come_back_and_a_requeued_element_leaves_the_others_alone(tmp_path):
     outputs = tmp_path / "cluster"
     submission = submit(outputs, "method=erm", "trainer.epochs=100000", "trainer.log_every=1", "seed=0,1")
@@ -79,6 +81,7 @@ def test_a_cancelled_job_does_not_come_back_and_a_requeued_element_leaves_the_ot
     wait_until(lambda: not {first.job, second.job} & set(jobs_now()), "an empty queue", tmp_path)
 
 
+@pytest.mark.fault("F23")
 def test_a_job_runs_the_code_and_the_settings_of_when_it_was_submitted(tmp_path):
     tree = tmp_path / "tree"
     for name in ("src", "conf", "scripts"):

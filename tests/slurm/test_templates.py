@@ -37,6 +37,7 @@ def wait_for_runs(outputs: Path, count: int, logs: Path) -> list[Path]:
     return runs(outputs)
 
 
+@pytest.mark.fault("F6")
 def test_the_single_job_requeues_itself_and_ends_with_the_same_bits(tmp_path):
     outputs = tmp_path / "cluster"
     job = sbatch(TEMPLATES / "single.sh", *COMMAND, f"paths.output_dir={outputs}", options=NO_GPU, cwd=tmp_path)
@@ -48,6 +49,7 @@ def test_the_single_job_requeues_itself_and_ends_with_the_same_bits(tmp_path):
     assert_same_run(run_folder(tmp_path / "whole"), run_dir)
 
 
+@pytest.mark.fault("F6", control=True)
 def test_a_job_that_exits_without_requeueing_is_found(tmp_path):
     """The negative control of the test above: the same template without its last lines."""
     template = tmp_path / "bad.sh"
@@ -62,6 +64,7 @@ def test_a_job_that_exits_without_requeueing_is_found(tmp_path):
     assert not is_done(run_dir)
 
 
+@pytest.mark.fault("F6")
 def test_the_last_element_of_the_array_requeues_alone(tmp_path):
     """Its number is that of the whole array, so that requeueing by number would disturb the others."""
     outputs = tmp_path / "cluster"
