@@ -29,6 +29,8 @@ def _child(
 ) -> None:
     os.setsid()  # so that a signal can go to the group: the run and its workers
     os.environ.update(environment)
+    for name in [name for name, value in environment.items() if not value]:  # "" stands for a variable that is not set
+        del os.environ[name]
     with open(output, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

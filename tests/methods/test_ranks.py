@@ -70,8 +70,9 @@ PER_RANK = {f"record/{name}" for name in ("divergence", "soft", "guess")}
 TOLERANCE = 5e-4
 """Relative and absolute. Sums in another order grow to half of it in the steps of a case; a share of a batch that is
 given a wrong weight, to more than five times as much, within a few steps."""
-COARSE = {"crosssplit in bf16": 1e-2}
-"""Tolerances of cases in which a value's last bit is larger; their weights soon drift apart."""
+COARSE = {"crosssplit in bf16": 2e-2}
+"""Tolerances of cases in which a value's last bit is larger; their weights soon drift apart, and a guess near a tie may
+fall the other way: 0.014 where it is one of 72 wrong labels that are counted."""
 
 
 @functools.cache

@@ -77,13 +77,18 @@ def steps(run_dir: Path) -> int:
         return 0
 
 
+def jobs_of(folder: Path) -> list[str]:
+    """Return the ids of the jobs that run in a folder, or run a script in it: those of one test, and no other's."""
+    lines = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i\t%Z/\t%o"]
+    done = subprocess.run(lines, capture_output=True, text=True, check=True)
+    return [line.partition("\t")[0] for line in done.stdout.splitlines() if f"{folder}/" in line]
+
+
 @contextmanager
-def own_jobs_cancelled() -> Iterator[None]:
-    """Leave no job behind that began within the block, however it ends."""
-    before = set(jobs_now())
+def jobs_cancelled(folder: Path) -> Iterator[None]:
+    """Leave no job of a folder behind, however the block ends. Other tests may use the cluster at the same time."""
     try:
         yield
     finally:
-        left = sorted(set(jobs_now()) - before)
-        if left:
-            subprocess.run(["scancel", "--user", getpass.getuser(), *left], check=False)
+        if left := jobs_of(folder):
+            subprocess.run(["scancel", *left], check=False)

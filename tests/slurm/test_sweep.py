@@ -11,7 +11,7 @@ from robustlab.launch.record import read_outcome
 from robustlab.launch.state import is_done
 from robustlab.launch.status import Status
 from tests.end_to_end.harness import assert_same_run, train
-from tests.slurm.cluster import REPOSITORY, call, jobs_now, own_jobs_cancelled, steps, submit, wait_until
+from tests.slurm.cluster import REPOSITORY, call, jobs_cancelled, jobs_now, jobs_of, steps, submit, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -19,8 +19,8 @@ LONG = ["trainer.epochs=60", "trainer.log_every=1", "method.surgery.every=40"]
 
 
 @pytest.fixture(autouse=True)
-def _no_job_is_left_behind():
-    with own_jobs_cancelled():
+def _no_job_is_left_behind(tmp_path):
+    with jobs_cancelled(tmp_path):
         yield
 
 
@@ -38,7 +38,7 @@ def test_packed_runs_that_are_interrupted_twice_end_with_the_bits_of_runs_that_a
     disturb = {0: ["scancel", "--signal=USR2"], 1: ["scontrol", "requeue"]}
     for restarts, action in disturb.items():
         for job, folders in by_job.items():
-            after = 60 * (restarts + 1)
+            after = max(map(steps, folders), default=0) + 40  # beyond what an earlier start did: each start does steps
             wait_until(lambda: min(map(steps, folders)) > after, f"step {after} of {job}", logs)  # noqa: B023 called now
             subprocess.run([*action, job], check=True)
             wait_until(lambda: restarted(job, restarts), f"requeue {restarts + 1} of {job}", logs)  # noqa: B023
@@ -93,13 +93,13 @@ def test_a_job_runs_the_code_and_the_settings_of_when_it_was_submitted(tmp_path)
     script = str(tree / "scripts" / "submit.py")
     done = call(sys.executable, script, *arguments, hold, "hydra.launcher.cpus_per_task=1", cwd=tree, **live)
     assert done.returncode == 0, done.stderr
-    (job,) = (job for job in jobs_now().values() if job.state == "PD")
+    (job,) = jobs_of(outputs)
 
     (tree / "conf" / "optimizer" / "sgd.yaml").write_text("this is: no optimizer\n")
     (tree / "src" / "robustlab" / "train.py").write_text("raise SystemExit('the live tree')\n")
     live_run = call(sys.executable, "-m", "robustlab.train", *arguments, cwd=tree, **live)
     assert "the live tree" in live_run.stderr, "the edit must break what runs from the live tree"
-    subprocess.run(["scontrol", "release", job.id], check=True)
+    subprocess.run(["scontrol", "release", job], check=True)
     wait_until(lambda: list(outputs.glob("erm-*/seed0/results.json")), "the run from the snapshot", tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from robustlab.launch.state import is_done
 from tests.end_to_end.harness import assert_same_run, run_folder, train
-from tests.slurm.cluster import REPOSITORY, SMALL, jobs_now, own_jobs_cancelled, sbatch, steps, wait_until
+from tests.slurm.cluster import REPOSITORY, SMALL, jobs_cancelled, jobs_now, sbatch, steps, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -17,8 +17,8 @@ NO_GPU = ("--gres=none",)
 
 
 @pytest.fixture(autouse=True)
-def _no_job_is_left_behind():
-    with own_jobs_cancelled():
+def _no_job_is_left_behind(tmp_path):
+    with jobs_cancelled(tmp_path):
         yield
 
 

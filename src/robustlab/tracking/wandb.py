@@ -47,6 +47,8 @@ class WandbFeed:
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
         }
+        if not environment.get("WANDB_MODE"):  # wandb refuses an empty one, which elsewhere means that it is not set
+            environment.pop("WANDB_MODE", None)
         if "WANDB_SWEEP_ID" in environment:  # there `wandb.init` goes by the environment alone
             environment["WANDB_RUN_ID"] = run_id
         with open(self._folder / "feed.log", "ab") as log:
