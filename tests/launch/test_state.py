@@ -40,12 +40,14 @@ def standing(outputs, number):
 
 
 def test_every_state_is_told_apart(tmp_path, monkeypatch):
-    made = submission(tmp_path, ["9_0", "9_1", "9_2", "9_3", "9_4", "9_5"])
+    made = submission(tmp_path, [f"9_{number}" for number in range(8)])
     in_queue(
         monkeypatch,
         QueuedJob("9_0", "PD", 0, "Resources"),
         QueuedJob("9_1", "PD", 3, "BeginTime"),
         QueuedJob("9_2", "R", 1, "None"),
+        QueuedJob("9_6", "R", 0, "None"),
+        QueuedJob("9_7", "PD", 1, "None"),
     )
     end(made, 1, 85, "stopped by SIGUSR2")
     end(made, 3, 5, "train epoch 1/2", "train: a loss became NaN")
@@ -54,6 +56,9 @@ def test_every_state_is_told_apart(tmp_path, monkeypatch):
     assert standing(tmp_path, 0) == ("queued", "job 9_0: Resources")
     assert standing(tmp_path, 1) == ("requeued", "job 9_1, restart 3: BeginTime")
     assert standing(tmp_path, 2) == ("running", "job 9_2")
+    log_path(made.folder, 6).write_text("train epoch 1/9\ntrain epoch 2/9  ETA 4 s\n")
+    assert standing(tmp_path, 6) == ("running", "job 9_6: train epoch 2/9  ETA 4 s")
+    assert standing(tmp_path, 7) == ("requeued", "job 9_7, restart 1")
     assert standing(tmp_path, 3) == ("failed", "exit code 5: train: a loss became NaN")
     assert standing(tmp_path, 4) == ("stopped", "job 9_4 was not requeued")
     assert standing(tmp_path, 5) == ("failed", "job 9_5 ended without a word: train epoch 1/2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from omegaconf import DictConfig
@@ -37,7 +38,7 @@ def explained(cfg: DictConfig, folder: Path) -> Iterator[None]:
 def _out_of_memory(cfg: DictConfig, error: BaseException) -> ResourceError:
     trainer = cfg.trainer
     where = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
-    said = (str(error) or type(error).__name__).splitlines()[0][:160].rstrip(".")
+    said = shorten((str(error) or type(error).__name__).splitlines()[0], 160, placeholder=" ...").rstrip(".")
     return ResourceError(
         f"out of {where} with trainer.batch_size={trainer.batch_size}, trainer.eval_batch_size="
         f"{trainer.eval_batch_size} ({said}). Lower them (trainer.batch_size={max(1, trainer.batch_size // 2)} with "

@@ -126,7 +126,9 @@ def _finish_epoch(session: Session, stage: Stage, seconds: float, samples_per_se
         session.selection.update(before + cursor.epoch, measured, lambda: _weights(method))
         values |= measured
     session.final |= {name: value for name, value in values.items() if not name.startswith("time/")}
-    timing = {"time/epoch_seconds": seconds, "time/samples_per_second": samples_per_second}
+    timing = {"time/epoch_seconds": seconds}
+    if samples_per_second:  # none where a resumed epoch had only its end to do
+        timing["time/samples_per_second"] = samples_per_second
     session.trackers.log(
         {**values, **timing}, stage=stage.name, epoch=cursor.epoch, step=cursor.global_step, split="epoch"
     )

@@ -45,5 +45,5 @@ def submit_command(
         return None
     submission = submit(plan)
     first = submission.points[0].job.partition("_")[0]
-    say(f"submitted as SLURM job {first}, {submission.folder}; follow it with python scripts/status.py")
+    say(f"submitted as SLURM job {first}, {submission.folder}; follow it with: {submission.status_line}")
     return submission

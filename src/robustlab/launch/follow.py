@@ -31,7 +31,8 @@ def submit_and_wait(hydra: Hydra, sweep: Sweep) -> int:
     if not plan.jobs:
         return 0
     submission = submit(plan)
-    say(f"submitted to SLURM, {submission.folder}; Ctrl-C stops the waiting, scripts/status.py --cancel the jobs")
+    status = submission.status_line
+    say(f"submitted to SLURM, {submission.folder}; Ctrl-C stops the waiting, `{status} --cancel` the jobs")
     codes = [0]
     try:
         for point, standing in ended(submission):
@@ -40,7 +41,7 @@ def submit_and_wait(hydra: Hydra, sweep: Sweep) -> int:
                 f"[{len(codes) - 1}/{len(submission.points)}] {' '.join(point.overrides)}: {standing.words}", flush=True
             )
     except KeyboardInterrupt:
-        say("the jobs go on; see python scripts/status.py")
+        say(f"the jobs go on; see: {status}")
         return EXIT_PREEMPTED
     return max(codes)
 
@@ -50,7 +51,7 @@ def ended(submission: Submission) -> Iterator[tuple[SubmittedPoint, Standing]]:
     left = list(submission.points)
     while left:
         time.sleep(POLL_SECONDS)
-        overview = Overview(submission.folder.parents[1])
+        overview = Overview(submission.outputs)
         for point in list(left):
             standing = overview.standing(Path(point.run_dir))
             if standing.state not in ("running", "queued", "requeued"):

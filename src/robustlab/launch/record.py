@@ -41,6 +41,18 @@ class Submission:
     config_dirs: list[str]
     points: list[SubmittedPoint]
 
+    @property
+    def outputs(self) -> Path:
+        """The folder that its runs and its record lie below."""
+        return self.folder.parents[1]
+
+    @property
+    def status_line(self) -> str:
+        """The command that shows where its runs stand."""
+        from robustlab.tracking.console import shell_line
+
+        return shell_line(["python", "scripts/status.py", str(self.outputs)])
+
     def write(self) -> None:
         """Write `sweep.json`, whole or not at all."""
         from robustlab.files import write_json

@@ -56,8 +56,8 @@ class Overview:
             return Standing("done")
         sweep, point = self.latest.get(str(run_dir), (None, None))
         job = (self.jobs or {}).get(point.job) if point else None
-        if job is not None and point is not None:
-            return _in_queue(job, point)
+        if job is not None and sweep is not None and point is not None:
+            return _in_queue(job, point, last_line(log_path(sweep.folder, point.number)))
         if holder := self._holder(run_dir):
             return Standing("running", holder)
         if sweep is not None and point is not None:
@@ -110,12 +110,13 @@ def last_line(path: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def _in_queue(job: QueuedJob, point: SubmittedPoint) -> Standing:
+def _in_queue(job: QueuedJob, point: SubmittedPoint, last: str) -> Standing:
+    reason = f": {job.reason}" if job.reason not in ("", "None") else ""
     if not job.is_waiting:
-        return Standing("running", f"job {point.job}", point.job)
+        return Standing("running", f"job {point.job}" + (f": {last}" if last else ""), point.job)
     if job.restarts:
-        return Standing("requeued", f"job {point.job}, restart {job.restarts}: {job.reason}", point.job)
-    return Standing("queued", f"job {point.job}: {job.reason}", point.job)
+        return Standing("requeued", f"job {point.job}, restart {job.restarts}{reason}", point.job)
+    return Standing("queued", f"job {point.job}{reason}", point.job)
 
 
 def _held_locks() -> set[tuple[int, int]]:
