@@ -21,6 +21,7 @@ PARTS = {
     "loop": "time per step added by the loop, beside other trainers (needs `uv sync --group bench`)",
     "pruning": "a training step after units were removed, what a removal costs, DemP over dense training",
     "memory": "a CPU training step when freed memory stays in the process",
+    "resume": "what a checkpoint costs, and a resumed start beside a cold one",
     "startup": "seconds until the command line answers",
 }
 

@@ -211,7 +211,7 @@ class EpochCounter:
         """Note that the current epoch is over."""
         self.finished += 1
         started, fraction = self._started
-        if fraction < 1:
+        if fraction < 0.5:  # of less, as after a resume, the evaluation would be most
             self._last = (now - started) / (1 - fraction)
         self._ended = now
 
