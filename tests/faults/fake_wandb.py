@@ -1,6 +1,7 @@
 """A small W&B server on loopback: it keeps runs and their history, resumes them, and hands out the trials of a sweep.
 
 It can be made to fail: `get` and `post` are statuses that every request then gets; None means that it never answers.
+One that is `forgetful` says of no run that it knows it, and appends what it is sent, as some compatible servers do.
 """
 
 from __future__ import annotations
@@ -34,8 +35,15 @@ class FakeWandb(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, *, get: int | None = 200, post: int | None = 200, trials: list[dict[str, Any]] | None = None):
-        self.get, self.post = get, post
+    def __init__(
+        self,
+        *,
+        get: int | None = 200,
+        post: int | None = 200,
+        trials: list[dict[str, Any]] | None = None,
+        forgetful: bool = False,
+    ):
+        self.get, self.post, self.forgetful = get, post, forgetful
         self.runs: dict[str, Run] = {}
         self.sweep_config = ""
         self.trials = list(trials or [])
@@ -58,7 +66,7 @@ class FakeWandb(socketserver.ThreadingMixIn, http.server.HTTPServer):
     def query(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
         """Answer what the client asks for in GraphQL."""
         if operation == "RunResumeStatus":
-            run = self.runs.get(given["name"])
+            run = None if self.forgetful else self.runs.get(given["name"])
             return {"model": {**_PROJECT, "bucket": _bucket(given["name"], run)}}
         if operation == "UpsertBucket":
             name = given["name"]
@@ -95,7 +103,7 @@ class FakeWandb(socketserver.ThreadingMixIn, http.server.HTTPServer):
         for file, part in (sent.get("files") or {}).items():
             lines = [json.loads(line) for line in part["content"] if line.strip().startswith("{")]
             if file == "wandb-history.jsonl":
-                run.history |= dict(enumerate(lines, part["offset"]))
+                run.history |= dict(enumerate(lines, len(run.history) if self.forgetful else part["offset"]))
             elif file == "wandb-summary.json" and lines:
                 run.summary = lines[-1]
         run.complete = run.complete or bool(sent.get("complete"))

@@ -61,9 +61,7 @@ def run(way: str, folder: Path, environment: dict[str, str], server: FakeWandb |
     ]
     process = start(arguments, output, environment)
     if way == "core killed":
-        deadline = time.monotonic() + 60
-        while not any(one.history for one in server.runs.values()) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for_history(server)
         cores = [pid for pid, command in descendants(process.pid).items() if "wandb-core" in command]
         assert cores
         for pid in cores:
@@ -72,6 +70,13 @@ def run(way: str, folder: Path, environment: dict[str, str], server: FakeWandb |
     if process.is_alive():
         kill_group(process, signal.SIGKILL)
     return process.exitcode, output.read_text()
+
+
+def wait_for_history(server: FakeWandb) -> None:
+    """Wait until the server has rows of a run."""
+    deadline = time.monotonic() + 60
+    while not any(one.history for one in server.runs.values()) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def steps(folder: Path) -> list[int]:
@@ -119,8 +124,12 @@ def test_the_run_ends_well_is_whole_here_and_later_there(way, tmp_path, without_
         assert code == 0, said
         links = ("Upload to W&B", "W&B: http")
         warnings = [line for line in said.splitlines() if "W&B" in line and not line.startswith(links)]
-        assert len(warnings) == 1, said
-        assert "sync" in warnings[0] or "cannot be written" in warnings[0], warnings
+        if way == "core killed":  # another one goes on in its place
+            assert not warnings
+            assert_one_whole_run(server, folder)
+        else:
+            assert len(warnings) == 1, said
+            assert "sync" in warnings[0] or "cannot be written" in warnings[0], warnings
         assert (folder / "metrics.jsonl").read_bytes() == without_wandb(tuple(LONGER.get(way, [])))
         if way == "folder unwritable":
             (folder / "wandb").unlink()
@@ -130,6 +139,34 @@ def test_the_run_ends_well_is_whole_here_and_later_there(way, tmp_path, without_
             assert_one_whole_run(healthy, folder)
             assert "complete before, nothing to send" in sync(folder.parent, healthy)
             assert_one_whole_run(healthy, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.fault("F4", "F18")
+@pytest.mark.parametrize(
+    ("number", "forgetful"),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGUSR1, False), (signal.SIGKILL, True)],
+)
+def test_a_signal_to_every_process_of_a_job_leaves_no_gap_and_no_double(number, forgetful, tmp_path):
+    """As SLURM signals them: W&B's own process dies of it, with what it has not sent."""
+    folder, output = tmp_path / "signalled" / "seed0", tmp_path / "output.txt"
+    arguments = [*RUN, "trainer.epochs=500", "tracker=default", "trainer.checkpoint.every_steps=50"]
+    paths = [f"paths.output_dir={folder.parent}", f"paths.run_dir={folder}"]
+    with FakeWandb(forgetful=forgetful) as server:
+        process = start([*arguments, *paths], output, server.environment())
+        wait_for_history(server)
+        time.sleep(1)
+        for pid in [process.pid, *descendants(process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        process.join(60)
+        assert process.exitcode == (-signal.SIGKILL if number == signal.SIGKILL else 85), output.read_text()
+        (one,) = server.runs.values()
+        before = len(one.history)
+        assert train([*arguments, *paths], output, server.environment()) == 0
+        assert before < len(one.history), "the run was still going on"
+        assert_one_whole_run(server, folder)
+        assert "warning" not in output.read_text()
 
 
 @pytest.mark.slow

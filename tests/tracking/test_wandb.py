@@ -24,7 +24,8 @@ from robustlab.tracking.base import Trackers
 from robustlab.tracking.jsonl import JsonlWriter, read_rows
 from robustlab.tracking.wandb import WandbFeed
 from robustlab.tracking.wandb_login import base_url, has_key, unreachable
-from robustlab.tracking.wandb_rows import Merger, Sent
+from robustlab.tracking.wandb_rows import Merger
+from robustlab.tracking.wandb_sent import Sent
 
 online = pytest.mark.skipif(os.environ.get("ROBUSTLAB_TEST_WANDB") != "1", reason="set ROBUSTLAB_TEST_WANDB=1")
 
@@ -84,6 +85,12 @@ def history(segment):
 
 # Which rows are sent
 
+BEGUN = '{"msg": "stream: starting"}'
+ASKED = '{{"msg": "filestream: sending request", "history_offset": {}, "history_lines": {}}}'
+NO_ROWS = '{"msg": "filestream: sending request", "events_lines": 1}'
+TAKEN = '{"msg": "filestream: request sent", "status": "200 OK"}'
+REFUSED = '{"msg": "filestream: request sent", "status": "500 Internal Server Error"}'
+
 
 @given(
     rows=st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.booleans()), max_size=30),
@@ -121,11 +128,35 @@ def test_pictures_of_a_step_that_is_gone_go_with_the_next(tmp_path):
 
 def test_what_was_sent_is_known_per_server(tmp_path):
     assert Sent(tmp_path, url="http://a").next_step() == 0
-    Sent(tmp_path, url="http://a").remember(41)
+    sent = Sent(tmp_path, url="http://a")
+    sent.begin(tmp_path / "segment", first=0)
+    sent.remember([20, 41])
+    sent.end(complete=False)
     assert Sent(tmp_path, url="http://a").next_step() == 42
     assert Sent(tmp_path, url="http://b").next_step() == 0
+    assert not sent.is_complete()
     (tmp_path / "sent.json").write_text("{")
     assert Sent(tmp_path, url="http://a").next_step() == 0
+
+
+@pytest.mark.parametrize(("log", "expected"), [
+    ([], 10),
+    ([ASKED.format(0, 2)], 10),
+    ([ASKED.format(0, 2), TAKEN, ASKED.format(2, 2)], 31),
+    ([ASKED.format(0, 2), TAKEN, ASKED.format(2, 2), REFUSED], 31),
+    ([ASKED.format(0, 2), TAKEN, NO_ROWS, TAKEN, ASKED.format(2, 1), TAKEN, '{"msg": "filestr'], 41),
+])  # fmt: skip
+def test_rows_that_died_with_wandb_s_own_process_are_sent_again(tmp_path, log, expected):
+    sent = Sent(tmp_path, url="http://a")
+    sent.begin(tmp_path / "segment", first=10)
+    sent.remember([20, 30])
+    sent.remember([40, 50])
+    with (tmp_path / "handed_over.txt").open("a") as file:
+        file.write("6")  # torn by a kill
+    assert Sent(tmp_path, url="http://a").next_step() == 51, "without a log, all counts as taken"
+    (tmp_path / "segment" / "logs").mkdir(parents=True)
+    (tmp_path / "segment" / "logs" / "debug-internal.log").write_text("\n".join([BEGUN, *log]))
+    assert Sent(tmp_path, url="http://a").next_step() == expected
 
 
 # Whether there is somebody to send to

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,39 +62,3 @@ class Merger:
     def _take(self, row: dict[str, Any]) -> None:
         if row["step"] >= self._next:
             self._pending.setdefault(row["step"], {}).update({k: v for k, v in row.items() if k != "split"})
-
-
-class Sent:
-    """Remembers in a file, for one server, the last step of the run that was handed to W&B."""
-
-    def __init__(self, folder: Path, *, url: str):
-        self._path = folder / "sent.json"
-        self._url = url
-
-    def next_step(self) -> int:
-        """Return the first step that was not handed over; 0 if nothing was, or to another server."""
-        return int(self._read().get("step", -1)) + 1
-
-    def is_complete(self) -> bool:
-        """Whether this server has taken the whole of a finished run."""
-        return bool(self._read().get("complete", False))
-
-    def remember(self, step: int) -> None:
-        """Write the step down."""
-        self._write({"step": step})
-
-    def remember_complete(self) -> None:
-        """Write down that there is nothing left to send."""
-        self._write({"step": self.next_step() - 1, "complete": True})
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if content.get("url") == self._url else {}
-
-    def _write(self, content: Mapping[str, Any]) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"url": self._url, **content}), encoding="utf-8")
-        os.replace(temporary, self._path)

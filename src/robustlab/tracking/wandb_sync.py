@@ -21,8 +21,10 @@ from robustlab.errors import EXIT_PREEMPTED, ConfigError, UnavailableError, User
 from robustlab.tracking import wandb_feed
 from robustlab.tracking.base import METRICS_FILE, selection_summary
 from robustlab.tracking.wandb import feed_settings, run_id_of
+from robustlab.tracking.wandb_delivery import Delivery
 from robustlab.tracking.wandb_login import base_url, has_key, unreachable
-from robustlab.tracking.wandb_rows import Merger, Sent
+from robustlab.tracking.wandb_run import init, teardown
+from robustlab.tracking.wandb_sent import Sent
 
 SECONDS = 60.0
 """How long one run waits for the server to take its rows."""
@@ -50,20 +52,19 @@ def sync(folder: Path) -> str:
     Raises UserError for a damaged folder, UnavailableError where the server does not take the run.
     """
     url, results = base_url(), read_results(folder)
-    sent = Sent(folder / "wandb", url=url)
-    if results is not None and sent.is_complete():
+    if results is not None and Sent(folder / "wandb", url=url).is_complete():
         return "complete before, nothing to send"
     with _turn(folder) as mine:
         if not mine:
             return "left alone: its own process is sending it now"
         try:
-            run = wandb_feed.init(_settings(folder, results), "online")
-            merger = Merger(folder, first=wandb_feed.first_step(run, sent))
+            run = init(_settings(folder, results), "online")
+            delivery = Delivery(run, folder)
             if results is not None:
                 run.summary.update(selection_summary(results))
-            rows = wandb_feed.finish(run, merger, sent, EXIT_PREEMPTED if results is None else 0)
+            rows = delivery.finish(EXIT_PREEMPTED if results is None else 0)
         except Exception as error:  # whatever W&B raises concerns this run alone; the next one is tried all the same
-            wandb_feed.teardown()
+            teardown()
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UnavailableError(f"{url} did not take the run: {reason[0]}; sync again later") from error
     state = "now complete" if results is not None else "so far; the run is not finished, sync again later"
