@@ -64,6 +64,13 @@ def test_every_state_is_told_apart(tmp_path, monkeypatch):
     assert standing(tmp_path, 5) == ("failed", "job 9_5 ended without a word: train epoch 1/2")
 
 
+def test_a_point_is_called_by_what_tells_it_from_the_others(tmp_path):
+    points = [SubmittedPoint(n, ["method=erm", f"seed={n}"], "", "9") for n in range(2)]
+    several = Submission(tmp_path, "", "", [], [], points)
+    assert [several.label(point) for point in points] == ["seed=0", "seed=1"]
+    assert Submission(tmp_path, "", "", [], [], points[:1]).label(points[0]) == "method=erm seed=0"
+
+
 def test_results_count_more_than_what_a_job_said(tmp_path, monkeypatch):
     made = submission(tmp_path, ["9"])
     in_queue(monkeypatch)

@@ -11,7 +11,18 @@ from robustlab.launch.record import read_outcome
 from robustlab.launch.state import is_done
 from robustlab.launch.status import Status
 from tests.end_to_end.harness import assert_same_run, train
-from tests.slurm.cluster import REPOSITORY, call, jobs_cancelled, jobs_now, jobs_of, steps, submit, wait_until
+from tests.slurm.cluster import (
+    JOB,
+    REPOSITORY,
+    SMALL,
+    call,
+    jobs_cancelled,
+    jobs_now,
+    jobs_of,
+    steps,
+    submit,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -115,3 +126,14 @@ def test_a_run_that_fails_is_not_requeued_and_can_be_submitted_again(tmp_path):
     (again,) = Status(outputs).resubmit()
     assert again.points[0].run_dir == point.run_dir
     assert Status(outputs).standings[Path(point.run_dir)].job == again.points[0].job
+
+
+def test_train_m_waits_for_its_jobs_and_tells_how_each_ended(tmp_path):
+    arguments = [*SMALL, *JOB, f"paths.output_dir={tmp_path}", f"paths.data_dir={tmp_path}/none", "method=erm"]
+    points = ["dataset=digits,cifar10", "trainer.max_steps=2", "hydra/launcher=slurm"]
+    done = call(str(Path(sys.executable).parent / "train"), "-m", *arguments, *points)
+    assert done.returncode == 2, done.stderr
+    first, second = sorted(line.partition("] ")[2] for line in done.stdout.splitlines() if line.startswith("["))
+    assert first.startswith("dataset=cifar10: failed, exit code 2: train: cifar10 is not in")
+    assert second == "dataset=digits: done"
+    assert f"scripts/status.py {tmp_path} --cancel" in done.stderr

@@ -37,9 +37,8 @@ def submit_and_wait(hydra: Hydra, sweep: Sweep) -> int:
     try:
         for point, standing in ended(submission):
             codes.append(_exit_code(submission, point, standing))
-            print(
-                f"[{len(codes) - 1}/{len(submission.points)}] {' '.join(point.overrides)}: {standing.words}", flush=True
-            )
+            done = f"[{len(codes) - 1}/{len(submission.points)}]"
+            print(f"{done} {submission.label(point)}: {standing.words}", flush=True)
     except KeyboardInterrupt:
         say(f"the jobs go on; see: {status}")
         return EXIT_PREEMPTED

@@ -46,6 +46,11 @@ class Submission:
         """The folder that its runs and its record lie below."""
         return self.folder.parents[1]
 
+    def label(self, point: SubmittedPoint) -> str:
+        """The overrides of a point that not all points share; all of them where there is nothing to tell apart."""
+        own = [text for text in point.overrides if not all(text in other.overrides for other in self.points)]
+        return " ".join(own or point.overrides)
+
     @property
     def status_line(self) -> str:
         """The command that shows where its runs stand."""
