@@ -1,7 +1,7 @@
 """A finished or stopped run's network in two small files: `python scripts/export.py outputs/<run>/seed0 [--latency]`.
 
 They hold weights (model.safetensors) and what is needed to build the network again (model.json). In Python,
-`robustlab.pruning.export.load_pruned(folder)` gives the network back, as small as the run left it.
+`robustlab.pruning.exported.load_pruned(folder)` gives the network back, as small as the run left it.
 """
 
 from __future__ import annotations

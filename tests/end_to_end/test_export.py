@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustlab.data.digits import Digits
-from robustlab.pruning.export import load_pruned
+from robustlab.pruning.exported import load_pruned
 from tests.end_to_end.harness import run_folder, train
 from tests.report.test_report import script_at
 

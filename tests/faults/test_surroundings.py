@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from robustlab import rng
+from robustlab.data.streaming import BatchDecoder, Request
 from robustlab.engine.identity import check_resumable
 from robustlab.errors import ConfigError
 from tests.end_to_end.harness import SMALL, assert_same_run, run_folder, start, train
@@ -103,6 +105,25 @@ def test_another_number_of_workers_changes_no_bit(tmp_path):
         assert process.exitcode == -9, log.read_text()
     assert train(arguments("erm", tmp_path / "out", streaming, "dataset.workers=0"), log) == 0, log.read_text()
     assert_same_run(run_folder(tmp_path / "whole"), run_folder(tmp_path / "out"))
+
+
+def decode_by_worker(decoder: BatchDecoder, request: Request) -> list[torch.Tensor]:
+    """The negative control: an augmentation that depends on which process does it."""
+    worker = torch.utils.data.get_worker_info()
+    images = torch.stack([decoder._images.decode(row) for row in request.index])
+    return [images.roll(4 if worker is None else worker.id, dims=-1) for _ in request.crops]
+
+
+@pytest.mark.slow
+@pytest.mark.fault("F25", control=True)
+def test_worker_control_streams_of_each_worker_change_the_result(tmp_path):
+    log, streaming = tmp_path / "log.txt", "dataset.storage=streaming"
+    before = partial(replace, "robustlab.data.streaming:BatchDecoder.__getitem__", decode_by_worker)
+    for workers in (0, 2):
+        command = arguments("erm", tmp_path / str(workers), streaming, f"dataset.workers={workers}")
+        assert train(command, log, before=before) == 0, log.read_text()
+    with pytest.raises(AssertionError):
+        assert_same_run(run_folder(tmp_path / "0"), run_folder(tmp_path / "2"))
 
 
 @pytest.mark.fault("F25")

@@ -9,10 +9,10 @@ from robustlab.engine.build import build
 from robustlab.errors import NumericalError
 from robustlab.methods.demp import DemP
 from robustlab.methods.erm import ERM
-from robustlab.methods.pruned import SurgerySettings
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.noise import NoiseSettings
 from robustlab.pruning.penalty import PenaltySettings
+from robustlab.pruning.settings import SurgerySettings
 from tests.methods.harness import Options, assert_equal, make_context, make_data, run, snapshot
 
 OFF = {"reg": {"peak": 0.0}, "noise": {"std": 0.0}}

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.errors import ConfigError, NumericalError
-from robustlab.methods.pruned import PrunedNetwork, SurgerySettings
+from robustlab.methods.pruned import PrunedNetwork
 from robustlab.pruning.death import DeathSettings
+from robustlab.pruning.settings import SurgerySettings
 from tests.methods.harness import Options, assert_equal, make_context, make_data, restore, run, snapshot
 
 WIDTHS = (12, 10)

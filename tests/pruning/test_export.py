@@ -19,7 +19,8 @@ from robustlab.errors import ConfigError
 from robustlab.methods.erm import ERM
 from robustlab.models.resnet import resnet_small
 from robustlab.pruning.cost import parameters
-from robustlab.pruning.export import export_run, load_pruned
+from robustlab.pruning.export import export_run
+from robustlab.pruning.exported import load_pruned
 from robustlab.pruning.units import units_of
 from tests.pruning.surgical import images, some_dead
 from tests.report.test_report import script_at

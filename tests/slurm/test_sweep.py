@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,13 +28,22 @@ from tests.slurm.cluster import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-LONG = ["trainer.epochs=60", "trainer.log_every=1", "method.surgery.every=40"]
+LONG = ["trainer.epochs=90", "trainer.log_every=1", "method.surgery.every=40"]
 
 
 @pytest.fixture(autouse=True)
 def _no_job_is_left_behind(tmp_path):
     with jobs_cancelled(tmp_path):
         yield
+
+
+def interrupt_twice(job: str, folders: list[Path], *, logs: Path) -> None:
+    """Interrupt a job in mid-training as a time limit does, and once it trains again, by a requeue."""
+    for restarts, action in enumerate((["scancel", "--signal=USR2"], ["scontrol", "requeue"])):
+        after = max(map(steps, folders)) + 40  # beyond what an earlier start did: each start does steps
+        wait_until(lambda: min(map(steps, folders)) > after, f"step {after} of {job}", logs)  # noqa: B023 called now
+        subprocess.run([*action, job], check=True)
+        wait_until(lambda: restarted(job, restarts), f"requeue {restarts + 1} of {job}", logs)  # noqa: B023
 
 
 @pytest.mark.fault("F6")
@@ -46,13 +57,8 @@ def test_packed_runs_that_are_interrupted_twice_end_with_the_bits_of_runs_that_a
         by_job.setdefault(point.job, []).append(Path(point.run_dir))
     assert [len(folders) for folders in by_job.values()] == [2, 2]
 
-    disturb = {0: ["scancel", "--signal=USR2"], 1: ["scontrol", "requeue"]}
-    for restarts, action in disturb.items():
-        for job, folders in by_job.items():
-            after = max(map(steps, folders), default=0) + 40  # beyond what an earlier start did: each start does steps
-            wait_until(lambda: min(map(steps, folders)) > after, f"step {after} of {job}", logs)  # noqa: B023 called now
-            subprocess.run([*action, job], check=True)
-            wait_until(lambda: restarted(job, restarts), f"requeue {restarts + 1} of {job}", logs)  # noqa: B023
+    with ThreadPoolExecutor() as pool:  # side by side, so that no job ends while another is waited for
+        list(pool.map(partial(interrupt_twice, logs=logs), by_job, by_job.values()))
     wait_until(lambda: all(is_done(Path(point.run_dir)) for point in submission.points), "the end", logs)
 
     for point in submission.points:

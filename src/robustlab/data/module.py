@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,27 +10,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from robustlab import rng
 from robustlab.data import labels as label_files
-from robustlab.data.augment import Pipeline, Transform
-from robustlab.data.base import DataSource, Split, TaskSpec, check_labels
+from robustlab.data.assigned import assign
+from robustlab.data.augment import Transform
+from robustlab.data.base import DataSource, TaskSpec, check_labels
 from robustlab.data.decode import Decode
-from robustlab.data.feed import View
 from robustlab.data.fingerprint import fingerprint
 from robustlab.data.frozen import FrozenFeatures
 from robustlab.data.loader import Loader
-from robustlab.data.noise import NoiseModel
+from robustlab.data.noise_model import NoiseModel
 from robustlab.data.order import Order, WeightedOrder
 from robustlab.data.partition import balanced_subset, stratified_share
 from robustlab.data.parts import Parts
-from robustlab.errors import ConfigError, DataError
+from robustlab.data.views import Views
+from robustlab.errors import ConfigError
 from robustlab.metrics.groups import group_of
 
 if TYPE_CHECKING:
     from robustlab.methods.base import Method
-
-TEST_VIEW = "test"
-"""The view without augmentation: the images as they are, or what dataset.views.test makes of them, e.g. a crop."""
 
 
 class Data:
@@ -92,12 +88,11 @@ class Data:
             device=torch.device(device),
             memory_format=torch.channels_last if channels_last else torch.contiguous_format,
         )
-        self._views = {name: View(name, Pipeline(list(transforms))) for name, transforms in (views or {}).items()}
-        self._views.setdefault(TEST_VIEW, View(TEST_VIEW, Pipeline([])))
-        self.task: TaskSpec = replace(source.task, image_shape=_served_shape(source.task, self._views[TEST_VIEW]))
+        self._views = Views(views)
+        self.task: TaskSpec = replace(source.task, image_shape=self._views.served_shape(source.task))
         if frozen is not None:
             features = frozen(self.task)
-            self._parts.freeze(features, self._views[TEST_VIEW])
+            self._parts.freeze(features, self._views.test)
             self.task = replace(self.task, image_shape=(features.dim, 1, 1))
         self.provides = frozenset(source.provides)
         self._source, self._seed = source, seed
@@ -107,11 +102,10 @@ class Data:
         given = split.labels.to(torch.int64).clone()
         check_labels(given, self.task.num_classes, where="the training split")
         self.num_train = len(given)
-        self.clean: Tensor | None = given if "clean_labels" in self.provides else None
-        self.noise_name, self.noise_seed = noise_name, seed if noise_seed is None else noise_seed
-        self._noise = noise
-        self.assigned = self._assign(noise, given, split)
-        self.is_noisy: Tensor | None = None if self.clean is None else self.assigned != self.clean
+        noise_seed = seed if noise_seed is None else noise_seed
+        clean = "clean_labels" in self.provides
+        self._labels = assign(noise, split, given, clean=clean, task=self.task, name=noise_name, seed=noise_seed)
+        self.clean, self.assigned, self.is_noisy = self._labels.clean, self._labels.assigned, self._labels.is_noisy
         kept = balanced_subset(given, subset, num_classes=self.task.num_classes)
         held_out = stratified_share(self.assigned[kept], val_fraction)
         self.train_indices, self.val_indices = kept[~held_out], kept[held_out]
@@ -124,22 +118,11 @@ class Data:
     @property
     def true_noise_rate(self) -> float | None:
         """The share of wrong labels among the training samples; None where clean labels are not known."""
-        if self.is_noisy is None:
-            return None
-        return self.is_noisy[self.train_indices].double().mean().item()
+        return self._labels.true_rate(self.train_indices)
 
     def noise_record(self) -> dict[str, Any]:
-        """Return name, model, nominal and true rate, count of wrong labels, seed of the noise, hashes of the labels."""
-        return {
-            "name": self.noise_name,
-            "model": None if self._noise is None else repr(self._noise),
-            "rate": None if self._noise is None or math.isnan(self._noise.rate) else self._noise.rate,
-            "true_rate": self.true_noise_rate,
-            "num_wrong": None if self.is_noisy is None else int(self.is_noisy[self.train_indices].sum()),
-            "seed": self.noise_seed,
-            "hash": label_files.label_hash(self.assigned),
-            "clean_hash": None if self.clean is None else label_files.label_hash(self.clean),
-        }
+        """Return how the labels came about; see `AssignedLabels.record`."""
+        return self._labels.record(self.train_indices)
 
     @property
     def skipped(self) -> dict[str, dict[str, str]]:
@@ -164,9 +147,8 @@ class Data:
 
     def check_saved_labels(self, path: str | Path) -> None:
         """Raise `DataError` unless the labels in an .npz, e.g. of the run that is resumed, are the assigned ones."""
-        label_files.check_same(
-            Path(path), self.assigned, origin=f"noise={self.noise_name} and seed {self.noise_seed} give"
-        )
+        origin = f"noise={self._labels.noise_name} and seed {self._labels.noise_seed} give"
+        label_files.check_same(Path(path), self.assigned, origin=origin)
 
     def loader(
         self,
@@ -191,14 +173,14 @@ class Data:
         sample with probability weight / sum, and augments every draw independently.
         """
         indices = self.train_indices if indices is None else indices.to(device="cpu", dtype=torch.int64)
-        self._check_loader(indices, batch_size, views, shuffle)
+        _check_batches(indices, batch_size, shuffle=shuffle)
         rank, world_size = (self._rank, self._world_size) if shard else (0, 1)
         settings = (len(indices), batch_size, self._seed, purpose, shuffle, drop_last, world_size)
         return Loader(
             self._parts.feeds["train"],
             indices,
             order=Order(*settings) if weights is None else WeightedOrder(*settings, weights=weights),
-            views=[self._views[name] for name in views],
+            views=self._views.choose(views),
             labels=self._parts.labels["train"] if labelled else None,
             rank=rank,
             world_size=world_size,
@@ -218,12 +200,12 @@ class Data:
                     f"use fewer processes"
                 )
             indices = indices[self._rank :: self._world_size]
-        self._check_loader(indices, batch_size, (TEST_VIEW,), shuffle=False)
+        _check_batches(indices, batch_size, shuffle=False)
         return Loader(
             self._parts.feeds[part],
             indices,
             order=Order(len(indices), batch_size, self._seed, f"evaluate {split}", shuffle=False),
-            views=[self._views[TEST_VIEW]],
+            views=[self._views.test],
             labels=self._parts.labels[part],
         )
 
@@ -292,53 +274,16 @@ class Data:
         self._parts.read(split)
         return split, torch.arange(len(self._parts.labels[split]))
 
-    def _assign(self, noise: NoiseModel | None, given: Tensor, split: Split) -> Tensor:
-        """Return the labels to train on. Raises ConfigError where noise cannot be told from wrong labels."""
-        if noise is None:
-            return given.clone()
-        if noise.needs_clean_labels and self.clean is None:
-            raise ConfigError(
-                f"noise={self.noise_name} is defined on clean labels, but this data set's own labels are "
-                f"known to be partly wrong; use noise=none"
-            )
-        noise.check(self.task)
-        generator = rng.numpy_generator(rng.fold(self.noise_seed, "noise", type(noise).__name__))
-        assigned = noise.apply(given, num_classes=self.task.num_classes, generator=generator, images=split.images)
-        if len(assigned) != len(given) or bool(((assigned < 0) | (assigned >= self.task.num_classes)).any()):
-            raise DataError(
-                f"noise={self.noise_name} gave {len(assigned)} labels for {len(given)} samples, or labels "
-                f"outside 0..{self.task.num_classes - 1}; mend the label file"
-            )
-        return assigned
 
-    def _check_loader(self, indices: Tensor, batch_size: int, views: Sequence[str], shuffle: bool) -> None:
-        """Raise ConfigError where a loader could serve nothing, or not what was asked for."""
-        unknown = [name for name in views if name not in self._views]
-        if unknown or not views:
-            raise ConfigError(
-                f"no view {', '.join(map(repr, unknown)) or 'asked for'}; dataset.views has "
-                f"{', '.join(sorted(self._views))}"
-            )
-        if batch_size < 1:
-            raise ConfigError(f"a batch needs at least 1 sample, got batch size {batch_size}")
-        if shuffle and batch_size > len(indices):
-            raise ConfigError(
-                f"a batch of {batch_size} is larger than the {len(indices)} training samples it is drawn "
-                f"from; lower trainer.batch_size"
-            )
-
-
-def _served_shape(task: TaskSpec, view: View) -> tuple[int, int, int]:
-    """Return (C, H, W) of an image in the test view. Raises ConfigError for a view that draws at random."""
-    if view.pipeline.draws:
+def _check_batches(indices: Tensor, batch_size: int, *, shuffle: bool) -> None:
+    """Raise ConfigError where a loader could serve nothing."""
+    if batch_size < 1:
+        raise ConfigError(f"a batch needs at least 1 sample, got batch size {batch_size}")
+    if shuffle and batch_size > len(indices):
         raise ConfigError(
-            "dataset.views.test must give the same images every time; put what draws at random into dataset.views.weak"
+            f"a batch of {batch_size} is larger than the {len(indices)} training samples it is drawn from; "
+            "lower trainer.batch_size"
         )
-    if not view.pipeline.transforms:
-        return task.image_shape
-    served = view.pipeline(torch.zeros((1, *task.image_shape), dtype=torch.uint8), torch.empty((1, 0)))
-    channels, height, width = served.shape[1:]
-    return channels, height, width
 
 
 def _check_declared(method: Method) -> None:

@@ -17,7 +17,8 @@ from robustlab import rng
 from robustlab.config.resolvers import path_safe
 from robustlab.data.base import DataSource, TaskSpec
 from robustlab.data.frozen import FrozenFeatures
-from robustlab.data.module import TEST_VIEW, Data
+from robustlab.data.module import Data
+from robustlab.data.views import TEST_VIEW
 from robustlab.engine.learner import Learner
 from robustlab.engine.runtime import Runtime
 from robustlab.errors import ConfigError, UserError

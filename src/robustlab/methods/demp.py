@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from robustlab.methods.base import Context, Stage, settings
 from robustlab.methods.memorisation import DiagnosticsSettings
-from robustlab.methods.pruned import PrunedNetwork, SurgerySettings
+from robustlab.methods.pruned import PrunedNetwork
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.noise import LEAST_STD, NoiseSettings, UpdateNoise
 from robustlab.pruning.penalty import PenaltySettings, add_gradient, penalty, targeted
+from robustlab.pruning.settings import SurgerySettings
 
 
 class DemP(PrunedNetwork):

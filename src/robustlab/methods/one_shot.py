@@ -11,10 +11,11 @@ from robustlab import rng
 from robustlab.methods.base import Context, Stage, settings
 from robustlab.methods.checks import choose, within
 from robustlab.methods.memorisation import DiagnosticsSettings
-from robustlab.methods.pruned import PrunedNetwork, SurgerySettings
+from robustlab.methods.pruned import PrunedNetwork
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.scores import NORMS, Scores, magnitude_scores, random_scores
 from robustlab.pruning.selection import SCOPES, check_reachable, lowest
+from robustlab.pruning.settings import SurgerySettings
 from robustlab.pruning.units import Units
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,44 +15,14 @@ from torch import Tensor
 from robustlab.data.base import Batch
 from robustlab.errors import ConfigError, NumericalError
 from robustlab.methods.base import Context, Position, Stage, settings
-from robustlab.methods.checks import at_least, within
+from robustlab.methods.checks import within
 from robustlab.methods.memorisation import DiagnosticsSettings
 from robustlab.methods.single import SingleNetwork
 from robustlab.pruning.death import DeathReport, DeathSettings, find_dead
 from robustlab.pruning.record import Record
 from robustlab.pruning.samples import Samples
-from robustlab.pruning.units import RESIDUAL_MODES, units_of
-
-
-@dataclass(frozen=True)
-class SurgerySettings:
-    """Removal of units. enabled: false counts dead units and removes none.
-
-    every, start: dead units go at updates that are a multiple of `every`, from update `start` on, and after the last
-    epoch. residual: how blocks' outputs are pruned: "per_block" (each by itself, skips select), "stage_shared" (only
-    where dead all along a stage), "inner_only" (not at all). min_width: units of a set that always stay. round_to:
-    widths stay multiples of it. fold_constants: units with a constant output other than 0 go, too, and leave it in the
-    biases of what reads them (death.eps is the variation allowed). exclude: names of sets left whole.
-    """
-
-    enabled: bool = True
-    every: int = 100
-    start: int = 0
-    residual: Literal["per_block", "stage_shared", "inner_only"] = "per_block"
-    min_width: int = 1
-    round_to: int = 1
-    fold_constants: bool = False
-    exclude: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("every", "min_width", "round_to"):
-            at_least(f"surgery.{name}", getattr(self, name), 1)
-        at_least("surgery.start", self.start, 0)
-        if self.residual not in RESIDUAL_MODES:
-            raise ConfigError(
-                f"method.surgery.residual is {self.residual!r}; it must be one of {', '.join(RESIDUAL_MODES)}"
-            )
-        object.__setattr__(self, "exclude", tuple(self.exclude))
+from robustlab.pruning.settings import SurgerySettings
+from robustlab.pruning.units import units_of
 
 
 class PrunedNetwork(SingleNetwork):

@@ -6,32 +6,23 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_object
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from robustlab.engine.build import build
 from robustlab.engine.checkpoint import read_tensors
 from robustlab.errors import ConfigError, RunFolderError
 from robustlab.files import write_text
-from robustlab.models.weights import load_weights
 from robustlab.pruning.cost import forward_flops, parameters
-from robustlab.pruning.surgery import Surgeon
+from robustlab.pruning.exported import DESCRIPTION, FORMAT, TENSORS, described_network, read_json, restored
 from robustlab.pruning.units import RESIDUAL_MODES, Units, units_of
 from robustlab.report.collect import read_config
-
-FORMAT = "robustlab-network-1"
-TENSORS, DESCRIPTION = "model.safetensors", "model.json"
-OWN_WEIGHTS: Mapping[str, Any] = {"weights": None, "pretrained": False}
-"""Arguments of a model that would load other weights first, and what they are when it is built for an export."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ def export_run(run: Path, out: Path, *, weights: str = "last", learner: str | No
             f"{run} trained a linear classifier on frozen features and no network; export the run that the features' "
             "weights come from"
         )
-    task = _read_json(run / "task.json", needed=("num_classes", "image_shape", "mean", "std", "class_names"))
+    task = read_json(run / "task.json", needed=("num_classes", "image_shape", "mean", "std", "class_names"))
     learner, state, units_state = _trained(run, weights, learner)
     node = dict(config["model"])
     if "projection.0.weight" in state:
@@ -78,9 +69,9 @@ def export_run(run: Path, out: Path, *, weights: str = "last", learner: str | No
         "units": {name: live[name].tolist() for name in live},
         "idle": {name: idle[name].nonzero().flatten().tolist() for name in idle},
     }
-    dense = _network(description, where=str(run))
+    dense = described_network(description, where=str(run))
     description["residual"] = _residual_mode(dense, live) if live else None
-    network = _restored(description, state, where=f"{run}, weights {weights}")
+    network = restored(description, state, where=f"{run}, weights {weights}")
     description |= _sparsity(dense, network, description)
     description["run"] = {"name": run.parent.name, "seed": config.get("seed"), "weights": weights, "network": learner}
     try:
@@ -94,37 +85,6 @@ def export_run(run: Path, out: Path, *, weights: str = "last", learner: str | No
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"cannot write into {out} ({error}); choose another place with --out") from error
     return Exported(out, description, network, dense)
-
-
-def load_pruned(folder: str | Path, *, packages: Sequence[str] = ("robustlab.models",)) -> nn.Module:
-    """Return the network of an exported run: a plain one of the widths that were left, in evaluation mode, on the CPU.
-
-        python scripts/export.py outputs/<run>/seed0              # writes outputs/<run>/seed0/export
-        network = load_pruned("outputs/<run>/seed0/export")
-        logits = network((pixels - mean) / std)                   # pixels in [0, 1]; mean, std: see model.json
-
-    Its logits are the run's for the same images float32 [B, C, H, W]. packages: where the model's constructor may come
-    from; add your own package for a model of your own. Raises `ConfigError` for files missing, foreign or damaged.
-    """
-    folder = Path(folder).expanduser()
-    path = folder / DESCRIPTION
-    needed = ("format", "model", "num_classes", "image_shape", "channels_last", "residual", "units", "sha256")
-    description = _read_json(path, needed=needed)
-    if description["format"] != FORMAT:
-        raise ConfigError(f"{path} has the format {description['format']!r}, not {FORMAT!r}: export the run again")
-    for target in _targets(description["model"], str(path)):
-        _check_target(target, packages, str(path))
-    try:
-        content = (folder / TENSORS).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{folder / TENSORS} cannot be read ({error.strerror})") from error
-    if hashlib.sha256(content).hexdigest() != description["sha256"]:
-        raise ConfigError(f"{folder / TENSORS} is damaged, or not the file that {path} describes: export the run again")
-    try:
-        state = load(content)
-    except SafetensorError as error:
-        raise ConfigError(f"{folder / TENSORS} is no safetensors file ({error})") from error
-    return _restored(description, state, where=str(folder))
 
 
 def _trained(run: Path, weights: str, learner: str | None) -> tuple[str, dict[str, Tensor], dict[str, Any] | None]:
@@ -166,49 +126,6 @@ def _averaged(learner: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in average.items() if name.startswith(prefix)}
 
 
-def _network(description: Mapping[str, Any], *, where: str) -> nn.Module:
-    """Build the unpruned network that a description names, with fresh weights."""
-    node = description["model"]
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        raise ConfigError(f"{where} names no model")
-    node = {**node, **{name: value for name, value in OWN_WEIGHTS.items() if name in node}}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            network = build(node, num_classes=description["num_classes"], image_shape=tuple(description["image_shape"]))
-    except (InstantiationException, TypeError, ValueError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise ConfigError(f"{where}: {node['_target_']} cannot be built as described ({reason})") from error
-    if not isinstance(network, nn.Module):
-        raise ConfigError(f"{where}: {node['_target_']} gave no network")
-    return network
-
-
-def _restored(description: Mapping[str, Any], state: Mapping[str, Tensor], *, where: str) -> nn.Module:
-    """Build the network, cut it to the units that are left, and load its tensors."""
-    network = _network(description, where=where)
-    if description["units"]:
-        live = _live(description["units"], where=where)
-        idle = {name: torch.zeros(len(indices), dtype=torch.bool) for name, indices in live.items()}
-        units = units_of(network).in_mode(description["residual"])
-        Surgeon(network, units).load_state_dict({"live": live, "idle": idle})
-    load_weights(network, state, heads=(), source=where)
-    if description["channels_last"]:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network.eval()
-
-
-def _live(units: Any, *, where: str) -> dict[str, Tensor]:
-    """Return the original indices of the units that are left, checked to be ascending lists with at least one each."""
-    try:
-        live = {str(name): torch.tensor(indices, dtype=torch.int64) for name, indices in units.items()}
-        whole = all(one.dim() == 1 and len(one) and bool((one.diff() > 0).all()) for one in live.values())
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ConfigError(f"{where}: the lists of units are damaged ({error})") from error
-    if not whole:
-        raise ConfigError(f"{where}: the lists of units are damaged (an index twice, or none)")
-    return live
-
-
 def _residual_mode(dense: nn.Module, live: Mapping[str, Tensor]) -> str:
     """Return the mode in which the network has the sets of units that `live` names."""
     units = units_of(dense)
@@ -236,50 +153,6 @@ def _sparsity(dense: nn.Module, network: nn.Module, description: Mapping[str, An
         found[name], found[f"dense_{name}"] = measure(network), measure(dense)
     found["weight_sparsity"] = 1 - found["parameters"] / found["dense_parameters"]
     return found
-
-
-def _read_json(path: Path, *, needed: Sequence[str]) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged ({error})") from error
-    missing = [name for name in needed if name not in content] if isinstance(content, dict) else list(needed)
-    if missing:
-        raise ConfigError(f"{path} is of another kind, or damaged: it has no {', '.join(missing)}")
-    return content
-
-
-def _targets(node: Any, where: str) -> Iterator[str]:
-    """Yield every `_target_` in a model node. Raises `ConfigError` for references, which could read other things."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from _targets(value, where)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _targets(value, where)
-    elif isinstance(node, str) and "${" in node:
-        raise ConfigError(f"{where}: {node!r} refers to something outside of the file")
-
-
-def _check_target(target: str, packages: Sequence[str], where: str) -> None:
-    """Raise `ConfigError` unless `target` names something that a module of `packages` itself defines."""
-
-    def inside(name: str) -> bool:
-        return any(name == package or name.startswith(f"{package}.") for package in packages)
-
-    mend = f"only constructors of {', '.join(packages)} are called; name further ones in load_pruned(packages=...)"
-    if not inside(target):
-        raise ConfigError(f"{where}: {target} is refused: {mend}")
-    try:
-        found = get_object(target)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{where}: there is no {target} here ({error})") from error
-    if not callable(found) or not inside(getattr(found, "__module__", "")):
-        raise ConfigError(f"{where}: {target} is refused: {mend}")
 
 
 def _is_channels_last(value: Tensor) -> bool:

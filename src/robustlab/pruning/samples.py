@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab import rng
-from robustlab.data.module import TEST_VIEW
+from robustlab.data.views import TEST_VIEW
 
 if TYPE_CHECKING:
     from robustlab.methods.base import Context

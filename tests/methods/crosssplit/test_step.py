@@ -319,7 +319,7 @@ def test_no_accumulated_gradient_waits_when_the_turn_ends():
 )
 def test_weight_of_the_negative_entropy(noise_name, wanted, value):
     data = make_data()
-    data.noise_name = noise_name
+    data.noise_record = lambda: {"name": noise_name}
     method = CrossSplit(warmup={"epochs": 1, "neg_entropy": wanted})
     method.build(make_context(data, epochs=2, batch_size=16))
     assert method.entropy_weight == value
