@@ -24,7 +24,7 @@ class DataError(UserError):
 
 
 class RunFolderError(UserError):
-    """The run folder cannot be used: held by another process, disk full, no checkpoint that loads."""
+    """The run folder cannot be used: not writable, held by another process, disk full, no checkpoint that loads."""
 
     exit_code = 4
 

@@ -3,9 +3,10 @@
 import pytest
 from omegaconf import OmegaConf
 
-from robustlab.config.check import check, problems
+from robustlab.config.check import check, inspect, problems
 from robustlab.config.compose import compose
-from robustlab.errors import ConfigError
+from robustlab.config.rules import refuse_unwritable
+from robustlab.errors import ConfigError, RunFolderError
 
 
 def found(*overrides: str) -> list[str]:
@@ -141,7 +142,10 @@ def test_missing_arguments_of_a_schedule_are_named_though_it_is_partial():
 
 def test_output_folders_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
-    assert found(f"paths.output_dir={tmp_path}/file")[0].startswith(f"paths.output_dir: {tmp_path}/file is a file")
+    settings, messages = inspect(compose([f"paths.output_dir={tmp_path}/file"]))
+    assert messages == []
+    with pytest.raises(RunFolderError, match=f"{tmp_path}/file is a file, no folder; choose another place"):
+        refuse_unwritable(settings)
     assert found(f"paths.output_dir={tmp_path}/{'x' * 300}")[0].startswith("paths.run_dir: a name in it is longer")
     (tmp_path / "outside").symlink_to("/")
     cfg = [f"paths.output_dir={tmp_path}/o", f"paths.run_dir={tmp_path}/outside/x"]

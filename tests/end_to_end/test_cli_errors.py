@@ -105,7 +105,8 @@ def test_one_clear_message(name, runs, capsys, tmp_path):
 
 def test_a_folder_that_is_a_file(runs, capsys, tmp_path):
     (tmp_path / "file").write_text("kept")
-    assert main(["paths.output_dir=file"]) == 2
+    assert main(["paths.output_dir=file"]) == 4
+    assert main(["-m", "paths.output_dir=file", "seed=0,1"]) == 4
     assert "is a file, no folder" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "kept"
 
@@ -113,7 +114,7 @@ def test_a_folder_that_is_a_file(runs, capsys, tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written(runs, capsys, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
-    assert main(["paths.output_dir=locked/x"]) == 2
+    assert main(["paths.output_dir=locked/x"]) == 4
     assert "cannot be written" in capsys.readouterr().err
 
 

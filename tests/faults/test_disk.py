@@ -15,7 +15,7 @@ from robustlab import files
 from robustlab.engine.checkpoint import Checkpoints, read_checked, write_atomically
 from robustlab.engine.folder import prepare_folder
 from robustlab.engine.lock import locked
-from robustlab.errors import ConfigError, RunFolderError
+from robustlab.errors import RunFolderError
 from tests.end_to_end.harness import assert_same_run, run_folder, train
 from tests.faults.injectors import on_call, replace
 from tests.faults.subjects import arguments
@@ -166,9 +166,9 @@ def fill_up(folder: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_refused_with_the_setting_to_change(tmp_path, name, reason):
     (tmp_path / "file").touch()
     folder = Path(name.format(file=tmp_path / "file", tmp=tmp_path))
-    with pytest.raises(ConfigError, match=rf"cannot be written \(({reason}).*paths\.output_dir=") as refusal:
+    with pytest.raises(RunFolderError, match=rf"cannot be written \(({reason}).*paths\.output_dir=") as refusal:
         prepare_folder(folder, resume=True, output_dir=folder)
-    assert refusal.value.exit_code == 2  # as for any other path on the command line that cannot be used
+    assert refusal.value.exit_code == 4
 
 
 @pytest.mark.fault("F16")

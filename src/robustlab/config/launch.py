@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustlab.config.check import problems, refuse
+from robustlab.config.check import inspect, refuse
 from robustlab.config.compose import CONFIG_NAME, compose_again, load, search_flags, without_hydra
 from robustlab.config.points import Sweep, hydra_problems, read_sweep
 from robustlab.config.resolvers import sweep_group
+from robustlab.config.rules import refuse_unwritable
 from robustlab.config.stop_signals import hold_back
 from robustlab.errors import EXIT_PREEMPTED, ConfigError, UserError
 
@@ -32,7 +33,8 @@ SWEEP_VARIABLE = "ROBUSTLAB_SWEEP"
 def launch(hydra: Hydra, overrides: list[str], *, config_name: str, multirun: bool) -> int:
     """Do what the overrides ask for; return the exit code, of a sweep the largest of its points'.
 
-    Raises `ConfigError` before anything is run or written, and Hydra's exceptions where overrides do not compose.
+    Raises `ConfigError` and `RunFolderError` before anything is run or written, and Hydra's exceptions where overrides
+    do not compose.
     """
     from hydra.types import RunMode
 
@@ -42,7 +44,9 @@ def launch(hydra: Hydra, overrides: list[str], *, config_name: str, multirun: bo
     if cfg.hydra.mode == RunMode.MULTIRUN:
         return _sweep(hydra, overrides, config_name)
     cfg.hydra.mode = RunMode.RUN
-    refuse([*hydra_problems(cfg), *problems(without_hydra(cfg))])
+    settings, messages = inspect(without_hydra(cfg))
+    refuse([*hydra_problems(cfg), *messages])
+    refuse_unwritable(settings)
     return _run_here(hydra, cfg)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from robustlab.config.check import inspect, refuse
 from robustlab.config.compose import CONFIG_NAME, expand, is_group, load, without_hydra
 from robustlab.config.explain import empty_sweeps, explain, no_options
+from robustlab.config.rules import refuse_unwritable
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -100,7 +101,7 @@ def expand_sweep(hydra: Hydra, overrides: Sequence[str], params: Mapping[str, An
 def checked(
     hydra: Hydra, points: Sequence[Sequence[str]], hydra_overrides: Sequence[str], config_name: str = CONFIG_NAME
 ) -> list[Point]:
-    """Compose and check every point. Raises one `ConfigError` for all that is wrong, each with the first such point."""
+    """Compose and check every point. One `ConfigError` for all that is wrong, each with the first such point."""
     from hydra.errors import HydraException
 
     compose, found, good = _Composer(hydra, hydra_overrides, config_name), dict[str, str](), list[Point]()
@@ -117,6 +118,8 @@ def checked(
         for message in messages:
             found.setdefault(message, " ".join(point))
     refuse([f"{message} (in the point {point})" for message, point in found.items()])
+    for point in good:
+        refuse_unwritable(point.settings)
     return good
 
 

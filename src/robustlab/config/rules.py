@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.config.wording import did_you_mean
+from robustlab.errors import RunFolderError
 
 Rule = Callable[[Mapping[str, Any]], list[str]]
 """Takes the plain, resolved configuration, whose keys and types are right already; returns messages."""
@@ -90,20 +91,6 @@ def run_dir_is_inside_output_dir(cfg: Mapping[str, Any]) -> list[str]:
     )
 
 
-def output_dir_can_be_written(cfg: Mapping[str, Any]) -> list[str]:
-    """The nearest folder that exists must be one that can be written."""
-    place = Path(cfg["paths"]["run_dir"]).expanduser().absolute()
-    if any(len(os.fsencode(part)) > 255 for part in place.parts):
-        return []
-    while not os.path.lexists(place):
-        place = place.parent
-    if not place.is_dir():
-        return [f"paths.output_dir: {place} is a file, no folder; choose another place"]
-    if not os.access(place, os.W_OK | os.X_OK):
-        return [f"paths.output_dir: the folder {place} cannot be written; choose another place"]
-    return []
-
-
 RULES: list[Rule] = [
     selection_needs_validation,
     warmup_ends_before_training,
@@ -112,5 +99,15 @@ RULES: list[Rule] = [
     frozen_features_have_no_places,
     compare_names_a_method,
     run_dir_is_inside_output_dir,
-    output_dir_can_be_written,
 ]
+
+
+def refuse_unwritable(settings: Mapping[str, Any]) -> None:
+    """Raise RunFolderError unless the nearest folder that exists can be written: no setting is wrong, the place is."""
+    place = Path(settings["paths"]["run_dir"]).expanduser().absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise RunFolderError(f"{place} is a file, no folder; choose another place with paths.output_dir=...")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RunFolderError(f"the folder {place} cannot be written; choose another place with paths.output_dir=...")

@@ -43,9 +43,8 @@ def read_json(path: Path, *, needed: Sequence[str], mend: str) -> dict[str, Any]
 def prepare_folder(folder: Path, *, resume: bool, output_dir: Path) -> None:
     """Create the folder and make sure that it can be written. With resume=False an existing run is moved aside.
 
-    Raises ConfigError naming the folder and the setting that chooses it, RunFolderError if the run to move is going on.
+    Raises RunFolderError naming the folder and the setting that chooses it, or if the run to move is going on.
     """
-    hint = "choose another place with paths.output_dir=..."
     try:
         _refuse_detour(folder, output_dir)
         if not resume and folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
@@ -59,9 +58,8 @@ def prepare_folder(folder: Path, *, resume: bool, output_dir: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        if error.errno in FULL:
-            raise RunFolderError(f"the run folder {folder} cannot be written ({error.strerror}); free space") from error
-        raise ConfigError(f"the run folder {folder} cannot be written ({error.strerror}); {hint}") from error
+        mend = "free space" if error.errno in FULL else "choose another place with paths.output_dir=..."
+        raise RunFolderError(f"the run folder {folder} cannot be written ({error.strerror}); {mend}") from error
 
 
 def _refuse_detour(folder: Path, output_dir: Path) -> None:
