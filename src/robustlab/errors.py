@@ -30,7 +30,7 @@ class RunFolderError(UserError):
 
 
 class ResourceError(UserError):
-    """The memory of the machine or of its GPU does not suffice."""
+    """The memory of the machine or of its GPU does not suffice, or processes that read data have died or hang."""
 
     exit_code = 4
 

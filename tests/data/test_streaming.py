@@ -18,7 +18,7 @@ from robustlab.data.base import DataSource, Split, TaskSpec
 from robustlab.data.decode import Decode, RandomResizedCrop, ResizeCenterCrop, ResizeRandomCrop
 from robustlab.data.module import Data
 from robustlab.data.streaming import StreamingFeed
-from robustlab.errors import ConfigError, DataError
+from robustlab.errors import ConfigError, DataError, ResourceError
 from tests.data.test_loader import VIEWS, by_sample, same
 from tests.data.toy_source import Lazy, Toy
 
@@ -178,7 +178,8 @@ class Deadly(Ragged):
 def test_a_killed_worker_is_an_error() -> None:
     began = time.monotonic()
     batches = photos(Deadly(torch.empty(24)), workers=2).evaluation("train", 4).epoch(0)
-    with pytest.raises(DataError, match=r"waiting for samples \d.* from worker [01] \(process \d+\): a worker died \("):
+    message = r"waiting for samples \d.* from worker [01] \(process \d+\): a worker died \("
+    with pytest.raises(ResourceError, match=message):
         list(batches)
     assert time.monotonic() - began < 20
     assert not multiprocessing.active_children()
@@ -195,7 +196,8 @@ class Hanging(Ragged):
 def test_a_hanging_worker_is_an_error_after_the_time_limit() -> None:
     began = time.monotonic()
     batches = photos(Hanging(torch.empty(24)), workers=2, timeout=2.0).evaluation("train", 4).epoch(0)
-    with pytest.raises(DataError, match=r"samples 8, 9, 10, 11 from worker 0 \(process \d+\): nothing came for 2 s"):
+    message = r"samples 8, 9, 10, 11 from worker 0 \(process \d+\): nothing came for 2 s"
+    with pytest.raises(ResourceError, match=message):
         list(batches)
     assert time.monotonic() - began < 20
     assert not multiprocessing.active_children()
@@ -211,7 +213,7 @@ class FullSharedMemory(Ragged):
 @pytest.mark.fault("F20")
 def test_full_shared_memory_is_an_error_that_names_it(capfd) -> None:
     batches = photos(FullSharedMemory(torch.empty(24)), workers=2, timeout=3.0).evaluation("train", 4).epoch(0)
-    with pytest.raises(DataError, match=r"samples \d+.* from worker [01] .*/dev/shm"):
+    with pytest.raises(ResourceError, match=r"samples \d+.* from worker [01] .*/dev/shm"):
         list(batches)
     assert not multiprocessing.active_children()
     capfd.readouterr()  # the worker's own traceback

@@ -133,11 +133,12 @@ class FileSource(DataSource):
             key = fingerprint(self.root, files, name, shape, self.size, *stretch)
             path = self.cache_dir / type(self).__name__.lower() / f"{name}-{key}.npy"
         items = ((file, self.root / file) for file in files)
+        mend = "replace or remove them, or leave them out with dataset.on_error=skip"
         array = cached_array(
             path,
             (len(files), *shape),
             "uint8",
-            lambda: image_blocks(items, shape, size=self.size, what=what, stretch=self.stretch),
+            lambda: image_blocks(items, shape, size=self.size, what=what, stretch=self.stretch, mend=mend),
         )
         return torch.from_numpy(array)
 

@@ -90,9 +90,11 @@ def image_blocks(
     size: int | None,
     what: str,
     stretch: bool = False,
+    mend: str = "replace or remove them",
 ) -> Iterator[np.ndarray]:
-    """Yield blocks uint8 [b, *shape] of all images, in order. items: (name for messages, bytes or path) of each.
+    """Yield blocks uint8 [b, *shape] of all images, in order.
 
+    items: (name for messages, bytes or path) of each. what: names the data set. mend: what to do about damaged images.
     Every image is tried before an error is raised: DataError lists those that do not decode, ConfigError those that
     are not of `shape` (channels, height, width) although no `size` is set. One core decodes about 10,000 32x32
     JPEG images a second; threads only slow that down.
@@ -116,7 +118,7 @@ def image_blocks(
             yield np.stack(block).transpose(0, 3, 1, 2)
             block = []
     if bad:
-        raise DataError(listing(bad, f"{what}: {len(bad)} damaged image(s); replace or remove them"))
+        raise DataError(listing(bad, f"{what}: {len(bad)} damaged image(s); {mend}"))
     if odd:
         advice = "set dataset.source.size to resize them, or dataset.storage=streaming"
         raise ConfigError(listing(odd, f"{what}: {len(odd)} image(s) are not {width}x{height} as the first; {advice}"))

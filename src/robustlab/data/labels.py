@@ -42,17 +42,17 @@ def load(path: Path, key: str = "assigned") -> Tensor:
 
 def check_same(path: Path, assigned: Tensor, *, origin: str) -> None:
     """Raise `DataError` unless a file written by `save` holds `assigned`; `origin` says what gave those."""
-    saved = load(path)
+    saved, mend = load(path), "put it back as it was, or start anew with resume=false"
     if len(saved) != len(assigned):
         raise DataError(
-            f"{path} holds {len(saved)} labels, the training split has {len(assigned)}; another data set was used, or "
-            f"the file was altered"
+            f"{path} holds {len(saved)} labels, the training split has {len(assigned)}: another data set was used, or "
+            f"the file was altered; {mend}"
         )
     differing = torch.nonzero(saved != assigned).flatten()
     if len(differing):
         raise DataError(
             f"{path}: {len(differing)} labels differ from those that {origin}, the first in row {int(differing[0])}; "
-            f"the file or the data set was altered since the run began"
+            f"the file or the data set was altered since the run began; {mend}"
         )
 
 

@@ -23,7 +23,7 @@ from robustlab.data import workers as worker_processes
 from robustlab.data.base import LazyImages
 from robustlab.data.decode import Decode
 from robustlab.data.feed import Chunk, Renderer, View
-from robustlab.errors import DataError
+from robustlab.errors import DataError, ResourceError
 
 _POLL_SECONDS = 1.0
 
@@ -136,7 +136,7 @@ class StreamingFeed:
         return 1
 
     def serve(self, plan: Iterable[Chunk], views: Sequence[View]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-        """Yield index and views per batch. Raises DataError for a bad image or a lost worker."""
+        """Yield index and views per batch. Raises DataError for a bad image, ResourceError for a lost worker."""
         pending: deque[tuple[Chunk, tuple[tuple[str, int], ...], Request]] = deque()
 
         def requests() -> Iterator[Request]:
@@ -199,7 +199,7 @@ class StreamingFeed:
             worker_processes.forget(iterator)
 
     def _receive(self, iterator: Any, pending: deque) -> list[Tensor] | Failure | None:
-        """Return the next batch, None after the last. Raises DataError where the workers died or hang."""
+        """Return the next batch, None after the last. Raises ResourceError where the workers died or hang."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:
@@ -216,7 +216,7 @@ class StreamingFeed:
                     worker.kill()  # they ignore SIGTERM
                 reason = _hanging(self._timeout) if waiting else _died(error)
                 where = f"samples {_shortened(pending[0][0].index)} from {_worker(iterator)}" if pending else "the end"
-                raise DataError(f"streaming stopped while waiting for {where}: {reason}") from error
+                raise ResourceError(f"streaming stopped while waiting for {where}: {reason}") from error
 
 
 def _shortened(index: Tensor) -> str:
