@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from benchmarks.timing import interleave
+from benchmarks.timing import interleave, middle, row
 from robustlab.data.base import Batch, TaskSpec
 from robustlab.engine.checkpoint import Checkpoints
 from robustlab.engine.learner import Learner
@@ -198,15 +198,7 @@ def run(*, quick: bool = False) -> list[dict[str, Any]]:
     base = statistics.median(seconds["bare"]) / STEPS * 1e6
     for name in list(variants)[1:]:
         added = [(a - b) / STEPS * 1e6 for a, b in zip(seconds[name], seconds["bare"], strict=True)]
-        rows.append(
-            {
-                "name": f"{name}: added per step",
-                "ratio": statistics.median(added),
-                "low": min(added),
-                "high": max(added),
-                "goal": "<= 100" if name == "robustlab" else "for comparison",
-                "unit": "us",
-                "note": f"bare step {base:.0f} us, set-up included, {STEPS} steps",
-            }
-        )
+        goal = "<= 100" if name == "robustlab" else "for comparison"
+        note = f"bare step {base:.0f} us, set-up included, {STEPS} steps"
+        rows.append(row(f"{name}: added per step", middle(added), goal=goal, unit="us", note=note))
     return rows

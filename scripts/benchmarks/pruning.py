@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.timing import interleave, ratio, row, spread
+from benchmarks.timing import interleave, middle, ratio, row, spread
 from robustlab.engine.learner import Learner
 from robustlab.engine.runtime import Runtime
 from robustlab.models.preact_resnet import preact_resnet18
@@ -169,10 +169,8 @@ def events(*, rounds: int) -> Iterator[dict[str, Any]]:
 
     variants = {"prepare": prepare, "remove": remove, "forward": forward, "scan": scan}
     seconds = interleave(variants, rounds=rounds, clock=time.process_time)
-    values = {"ratio": statistics.median(seconds["remove"]), "low": min(seconds["remove"])}
-    values["high"] = max(seconds["remove"])
     name = "removal of 30 % of all units, with optimizer state and FLOPs (P10)"
-    yield row(name, values, goal="<= 0.5", unit="s", note="without the scan's forward passes")
+    yield row(name, middle(seconds["remove"]), goal="<= 0.5", unit="s", note="without the scan's forward passes")
     each = f"{1000 / 128 * statistics.median(seconds['scan']):.1f} s for 1,000 images"
     yield row(
         "scan for dead units / plain forward passes (P10)",
@@ -206,8 +204,7 @@ def runs(*, rounds: int) -> Iterator[dict[str, Any]]:
                 values.append(demp.further[column].mean)
     gone = f"{100 * statistics.median(found[neurons]):.0f} % of 928 units gone at the end, 299 updates"
     for column, name in ((SPEED_UP_NET, "without its checks and surgery"), (SPEED_UP, "with them")):
-        values = {"ratio": statistics.median(found[column]), "low": min(found[column]), "high": max(found[column])}
-        yield row(f"dense / DemP on digits, {name} (P10)", values, goal="> 1", note=gone)
+        yield row(f"dense / DemP on digits, {name} (P10)", middle(found[column]), goal="> 1", note=gone)
 
 
 def run(*, quick: bool = False) -> list[dict[str, Any]]:

@@ -14,16 +14,19 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.timing import row
+from benchmarks.timing import middle, row
 
 TRAIN = "import sys; from robustlab.train import main; sys.exit(main())"
-FIRST_STEP = """
-import os, sys, time
+REACHED = 42
+UNTIL_STEP = f"""
+import itertools, os, sys
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+numbers, last = itertools.count(1), int(sys.argv.pop(1))
+
 def stop(*_):
-    print("first step", time.time(), flush=True)
-    os._exit(0)
+    if next(numbers) == last:
+        os._exit({REACHED})
 
 register_optimizer_step_post_hook(stop)
 from robustlab.train import main
@@ -52,8 +55,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
 
 
 def _row(name: str, seconds: Sequence[float], *, goal: str, note: str = "") -> dict[str, Any]:
-    values = {"ratio": statistics.median(seconds), "low": min(seconds), "high": max(seconds)}
-    return row(name, values, goal=goal, unit="s", note=note)
+    return row(name, middle(seconds), goal=goal, unit="s", note=note)
 
 
 def _answer(program: str, arguments: Sequence[str], expected: int) -> float:
@@ -66,13 +68,11 @@ def _answer(program: str, arguments: Sequence[str], expected: int) -> float:
     return seconds
 
 
+def until_step(number: int, *overrides: str) -> float:
+    """Return the wall seconds of a supervised run that ends itself after its `number`-th optimizer step."""
+    return _answer(UNTIL_STEP, (str(number), *SUPERVISED, *overrides), REACHED)
+
+
 def _first_step() -> float:
     with tempfile.TemporaryDirectory() as outputs:
-        started = time.time()
-        arguments = [*SUPERVISED, f"paths.output_dir={outputs}"]
-        command = [sys.executable, "-c", FIRST_STEP, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("first step")]
-    if not lines:
-        raise RuntimeError(f"no step was made: {done.stderr[-500:]}")
-    return float(lines[0].split()[-1]) - started
+        return until_step(1, f"paths.output_dir={outputs}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -31,8 +31,12 @@ def interleave(
 
 def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
     """Return the median, least and largest of the ratios round by round."""
-    ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
-    return {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+    return middle([a / b for a, b in zip(numerator, denominator, strict=True)])
+
+
+def middle(values: Sequence[float]) -> dict[str, float]:
+    """Return the median, least and largest value as a row of the table has them."""
+    return {"ratio": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def row(name: str, values: Mapping[str, float], *, goal: str, unit: str = "x", note: str = "") -> dict[str, Any]:

@@ -101,7 +101,11 @@ def expand_sweep(hydra: Hydra, overrides: Sequence[str], params: Mapping[str, An
 def checked(
     hydra: Hydra, points: Sequence[Sequence[str]], hydra_overrides: Sequence[str], config_name: str = CONFIG_NAME
 ) -> list[Point]:
-    """Compose and check every point. One `ConfigError` for all that is wrong, each with the first such point."""
+    """Compose and check every point.
+
+    Raises one `ConfigError` for all that is wrong, each with the first such point, `RunFolderError` for a folder that
+    cannot be written.
+    """
     from hydra.errors import HydraException
 
     compose, found, good = _Composer(hydra, hydra_overrides, config_name), dict[str, str](), list[Point]()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -25,7 +26,7 @@ class AssignedLabels:
     noise_name: str
     noise_seed: int
 
-    @property
+    @cached_property
     def is_noisy(self) -> Tensor | None:
         """bool [N]: assigned != clean; None where clean labels are not known."""
         return None if self.clean is None else self.assigned != self.clean

@@ -48,8 +48,8 @@ class Submission:
 
     def label(self, point: SubmittedPoint) -> str:
         """The overrides of a point that not all points share; all of them where there is nothing to tell apart."""
-        own = [text for text in point.overrides if not all(text in other.overrides for other in self.points)]
-        return " ".join(own or point.overrides)
+        common = shared_overrides(self.points)
+        return " ".join([text for text in point.overrides if text not in common] or point.overrides)
 
     @property
     def status_line(self) -> str:
@@ -63,6 +63,12 @@ class Submission:
         from robustlab.files import write_json
 
         write_json(self.folder / SWEEP_FILE, {key: value for key, value in asdict(self).items() if key != "folder"})
+
+
+def shared_overrides(points: Sequence[SubmittedPoint]) -> list[str]:
+    """Return the overrides that all points have, in the order of the first."""
+    first, *others = points
+    return [text for text in first.overrides if all(text in other.overrides for other in others)]
 
 
 def read_submission(folder: Path) -> Submission:

@@ -54,14 +54,13 @@ class Overview:
         """Return where the run of a folder stands; `run_dir` is absolute. The folder need not exist."""
         if is_done(run_dir):
             return Standing("done")
-        sweep, point = self.latest.get(str(run_dir), (None, None))
-        job = (self.jobs or {}).get(point.job) if point else None
-        if job is not None and sweep is not None and point is not None:
-            return _in_queue(job, point, last_line(log_path(sweep.folder, point.number)))
+        submitted = self.latest.get(str(run_dir))
+        if submitted and (job := (self.jobs or {}).get(submitted[1].job)):
+            return _in_queue(job, *submitted)
         if holder := self._holder(run_dir):
             return Standing("running", holder)
-        if sweep is not None and point is not None:
-            return self._after_its_job(sweep, point)
+        if submitted:
+            return self._after_its_job(*submitted)
         return Standing("stopped" if run_dir.is_dir() else "not started")
 
     def _after_its_job(self, sweep: Submission, point: SubmittedPoint) -> Standing:
@@ -110,10 +109,11 @@ def last_line(path: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def _in_queue(job: QueuedJob, point: SubmittedPoint, last: str) -> Standing:
-    reason = f": {job.reason}" if job.reason not in ("", "None") else ""
+def _in_queue(job: QueuedJob, sweep: Submission, point: SubmittedPoint) -> Standing:
     if not job.is_waiting:
+        last = last_line(log_path(sweep.folder, point.number))
         return Standing("running", f"job {point.job}" + (f": {last}" if last else ""), point.job)
+    reason = f": {job.reason}" if job.reason not in ("", "None") else ""
     if job.restarts:
         return Standing("requeued", f"job {point.job}, restart {job.restarts}{reason}", point.job)
     return Standing("queued", f"job {point.job}{reason}", point.job)

@@ -14,7 +14,7 @@ from robustlab.config.compose import session
 from robustlab.errors import ConfigError
 from robustlab.launch.command import submit_command
 from robustlab.launch.queue import cancel
-from robustlab.launch.record import Submission, SubmittedPoint
+from robustlab.launch.record import Submission, SubmittedPoint, shared_overrides
 from robustlab.launch.state import STATES, Overview, Standing, counts, runs_below
 
 QUIET = ("done", "not started")
@@ -86,6 +86,6 @@ class Status:
 
 def _again(submission: Submission, points: Sequence[SubmittedPoint]) -> Submission | None:
     named = [point.overrides for point in points]
-    common = [text for text in named[0] if all(text in other for other in named)]  # paths.output_dir among them
+    common = shared_overrides(points)  # paths.output_dir among them
     with contextlib.chdir(submission.cwd), session(submission.config_dirs) as hydra:
         return submit_command(hydra, [*submission.hydra_overrides, *common], points=named)

@@ -94,9 +94,9 @@ def feed(settings: Mapping[str, Any], inbox: Inbox, notify: Notify, lock: int) -
             teardown()
             delivery = begin(settings, lambda said: notify(said) if "warn" in said else None, lock)
             wishes.images = [image for image in wishes.images if image["step"] >= delivery.first]
-            continue
-        if wishes.ending:
-            return
+        else:
+            if wishes.ending:
+                return
 
 
 def begin(settings: Mapping[str, Any], notify: Notify, lock: int) -> Delivery:

@@ -44,7 +44,7 @@ def start_run(settings: Mapping[str, Any], notify: Notify) -> Any:
 
 
 def teardown() -> None:
-    """End W&B's own process, which still holds the run that it could not start; a new one takes it up offline."""
+    """End W&B's own process, dead or still holding a run that it could not start; the next `init` begins another."""
     import wandb
 
     with contextlib.suppress(Exception):  # it is being thrown away

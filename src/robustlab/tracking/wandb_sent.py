@@ -8,10 +8,11 @@ them were taken is in the log that W&B's own process writes; the others died wit
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from robustlab.files import write_json
 
 UPLOAD_LOG = Path("logs") / "debug-internal.log"
 
@@ -41,8 +42,8 @@ class Sent:
 
     def begin(self, segment: Path, *, first: int) -> None:
         """Note that steps from `first` on go to the server in a segment."""
+        self._write({"step": first - 1, "segment": str(segment)})  # before its steps: a kill in between forgets nothing
         self._steps.write_bytes(b"")
-        self._write({"step": first - 1, "segment": str(segment)})
 
     def remember(self, steps: Sequence[int]) -> None:
         """Note the steps that are being handed over, which need not arrive."""
@@ -71,9 +72,7 @@ class Sent:
         return content if content.get("url") == self._url else {}
 
     def _write(self, content: Mapping[str, Any]) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"url": self._url, **content}), encoding="utf-8")
-        os.replace(temporary, self._path)
+        write_json(self._path, {"url": self._url, **content})
 
 
 def rows_taken(log: Path) -> int | None:
