@@ -20,7 +20,9 @@ from tests.faults.processes import descendants
 ROOT = Path(__file__).parents[2]
 RUN = ["method=erm", "trainer.epochs=12", "trainer.log_every=5", "tracker.wandb.init_timeout=2", "dataset.subset=300"]
 KEY = {"WANDB_API_KEY": "k" * 40}
-LONGER = {"core killed": ["trainer.epochs=500"]}
+SOON = {"WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "3"}
+"""Seconds between uploads: with the usual 15 a run on a fast machine is over before the first one."""
+LONGER = {"core killed": ["trainer.epochs=1000"]}
 BAD_SERVERS = {"error 500": (200, 500), "down": (503, 503), "hangs": (None, None), "hangs later": (200, None)}
 WAYS = ["offline", "no network", "no key", "wrong key", *BAD_SERVERS, "core killed", "folder unwritable"]
 
@@ -59,7 +61,7 @@ def run(way: str, folder: Path, environment: dict[str, str], server: FakeWandb |
         f"paths.output_dir={folder.parent}",
         f"paths.run_dir={folder}",
     ]
-    process = start(arguments, output, environment)
+    process = start(arguments, output, {**environment, **SOON})
     if way == "core killed":
         wait_for_history(server)
         cores = [pid for pid, command in descendants(process.pid).items() if "wandb-core" in command]
@@ -150,10 +152,10 @@ def test_the_run_ends_well_is_whole_here_and_later_there(way, tmp_path, without_
 def test_a_signal_to_every_process_of_a_job_leaves_no_gap_and_no_double(number, forgetful, tmp_path):
     """As SLURM signals them: W&B's own process dies of it, with what it has not sent."""
     folder, output = tmp_path / "signalled" / "seed0", tmp_path / "output.txt"
-    arguments = [*RUN, "trainer.epochs=500", "tracker=default", "trainer.checkpoint.every_steps=50"]
+    arguments = [*RUN, "trainer.epochs=1000", "tracker=default", "trainer.checkpoint.every_steps=50"]
     paths = [f"paths.output_dir={folder.parent}", f"paths.run_dir={folder}"]
     with FakeWandb(forgetful=forgetful) as server:
-        process = start([*arguments, *paths], output, server.environment())
+        process = start([*arguments, *paths], output, {**server.environment(), **SOON})
         wait_for_history(server)
         time.sleep(1)
         for pid in [process.pid, *descendants(process.pid)]:
