@@ -175,3 +175,31 @@ def test_broken_weights_and_buffers_of_ones_own():
     for network in (norm.network, norm.inference_network):
         assert network.running_mean.tolist() == [2.0] * 4
         assert network.running_var.tolist() == [1.0] * 4
+
+
+def fp16_learner(**options) -> Learner:
+    """A learner with a gradient scaler, which torch has for the CPU, too."""
+    return learner(runtime=Runtime(torch.device("cpu"), precision="fp16"), **options)
+
+
+@pytest.mark.parametrize("skipped", [True, False])
+def test_what_follows_an_update_is_left_out_where_the_scaler_skips_it(skipped):
+    called = []
+    one = fp16_learner(ema_decay=0.9)
+    one.step(loss(one, slice(0, 8)))
+    one.on_update = lambda: called.append(one.updates)
+    weights = nn.utils.parameters_to_vector(one.network.parameters()).detach().clone()
+    average = nn.utils.parameters_to_vector(one.inference_network.parameters()).detach().clone()
+    one.step(loss(one, slice(0, 8)) * (float("inf") if skipped else 1.0))
+    assert torch.equal(nn.utils.parameters_to_vector(one.network.parameters()), weights) == skipped
+    assert torch.equal(nn.utils.parameters_to_vector(one.inference_network.parameters()), average) == skipped
+    assert called == ([] if skipped else [1])
+    assert one.updates == 2  # schedules count attempts, so that they end with the run
+    assert one.network.weight.grad is None
+
+
+def test_a_schedule_by_steps_whose_first_update_was_skipped_does_not_warn():
+    one = fp16_learner(scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1), interval="step")
+    one.step(loss(one, slice(0, 8)) * float("inf"))  # warnings are errors here
+    one.step(loss(one, slice(0, 8)))
+    assert one.lr == pytest.approx(0.001)

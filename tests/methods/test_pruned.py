@@ -136,6 +136,21 @@ def test_an_event_says_what_is_left():
     assert event["author_flops"] == pytest.approx(2 * (16 * 12 * 9 / 12 + 120 * 9 / 10 + 50))
 
 
+def test_an_event_tells_what_a_removal_does_to_the_average_that_is_evaluated():
+    method = built(learner={"ema_decay": 0.9})
+    first = sets(method)[0]
+    run(method, stop=1)
+    images = next(iter(method.death_batches(method.death.num_samples)))
+    before = method.predict(images)
+    silence(method, first, [0, 1, 2])  # in the network alone: in its average these units still speak
+    method.remove_dead(t=1)
+    change = float((method.predict(images) - before).abs().max())
+    event = method.record.events[-1]
+    assert event["logit_change"] <= 1e-5
+    assert event["ema_logit_change"] == pytest.approx(change, abs=1e-5)
+    assert change > 1e-3
+
+
 def test_the_cost_of_training_is_summed_over_the_time_between_removals():
     method = built()
     silence(method, sets(method)[0], [0, 1, 2])

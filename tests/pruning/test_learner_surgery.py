@@ -222,6 +222,14 @@ def test_an_optimizer_whose_state_cannot_be_cut_is_refused_at_its_first_step():
         train(one, 1, shape=(16, 2, 4, 4))
 
 
+def test_an_optimizer_whose_first_step_the_scaler_skips_is_refused_at_the_next():
+    one = learner(tiny(), partial(torch.optim.Adafactor, lr=1e-3), runtime=Runtime(CPU, precision="fp16"))
+    one.attach_surgeon(units_of(one.network))
+    one.step(one(images(16, 2, 4, 4)).sum() * float("inf"))
+    with pytest.raises(ConfigError, match="Adafactor keeps"):
+        train(one, 1, shape=(16, 2, 4, 4))
+
+
 @pytest.mark.parametrize("name", ["lamb", "nadamw", "adamp", "lion"])
 def test_optimizers_of_timm_go_on(name):
     from timm.optim import create_optimizer_v2

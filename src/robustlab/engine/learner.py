@@ -56,7 +56,8 @@ class Learner:
         self.on_gradients: Callable[[], None] | None = None
         """Called before each update: gradients are accumulated, unscaled and averaged over ranks, not yet clipped."""
         self.on_update: Callable[[], None] | None = None
-        """Called after the optimizer's step, before the moving average takes the weights."""
+        """Called after the optimizer's step, before the moving average takes the weights; not after a skipped step."""
+        self._checked = False
         self.surgeon: Surgeon | None = None
         """Takes units out of the network, the optimizer's state and the moving average, once it is attached."""
 
@@ -115,25 +116,36 @@ class Learner:
             self.on_gradients()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
-        if self.scaler is not None:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.step()
-        if self.surgeon is not None and self.updates == 0:  # an optimizer has no state before
+        stepped = self._step_optimizer()
+        if stepped and self.surgeon is not None and not self._checked:  # an optimizer has no state before
             self.surgeon.check_optimizer()
-        if self.on_update is not None:
+            self._checked = True
+        if stepped and self.on_update is not None:
             self.on_update()
         self.optimizer.zero_grad(set_to_none=True)
         self.pending = 0
         self.updates += 1
-        if self.ema is not None:
+        if stepped and self.ema is not None:
             self.ema.update_parameters(self.network)
         if self.scheduler is not None:
             if hasattr(self.scheduler, "step_update"):
                 self.scheduler.step_update(self.updates)
             elif self.interval == "step" and not isinstance(self.scheduler, ReduceLROnPlateau):
                 self.scheduler.step()
+
+    def _step_optimizer(self) -> bool:
+        """Do the optimizer's step; return False where the gradient scaler skipped it for a NaN or infinite gradient.
+
+        A skipped step counts in `updates` and for the scheduler all the same, so that schedules end with the run.
+        """
+        if self.scaler is None:
+            self.optimizer.step()
+            return True
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  else torch warns of a scheduler that steps first
+        return self.scaler.get_scale() >= scale  # it shrinks after skipped steps, and only then
 
     def is_finite(self) -> bool:
         """Return whether no weight and no buffer is NaN or infinite; one synchronisation with the device."""

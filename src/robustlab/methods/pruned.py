@@ -156,8 +156,8 @@ class PrunedNetwork(SingleNetwork):
         before = self._logits(images)
         removed = self.learners["network"].remove(dead, constants=constants)
         self.after_surgery()
-        change = float((self._logits(images) - before).abs().max())
-        self.record.note(t=t, epoch=self._epoch, reason=reason, removed=removed, logit_change=change)
+        changes = {name: float((after - before[name]).abs().max()) for name, after in self._logits(images).items()}
+        self.record.note(t=t, epoch=self._epoch, reason=reason, removed=removed, **changes)
         return removed
 
     def death_batches(self, num_samples: int | None) -> Iterator[Tensor]:
@@ -247,6 +247,13 @@ class PrunedNetwork(SingleNetwork):
             )
 
     @torch.no_grad()
-    def _logits(self, images: Tensor) -> Tensor:
-        """Return the logits of the network that is trained, in eval mode and float32."""
-        return self.learners["network"].network.eval().forward(images).float()
+    def _logits(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the logits of the network that is trained, and of its moving average if there is one, in float32.
+
+        They differ: units that are dead in the one may still speak in the other, from which they are removed, too.
+        """
+        learner = self.learners["network"]
+        networks = {"logit_change": learner.network}
+        if learner.ema is not None:
+            networks["ema_logit_change"] = learner.ema.module
+        return {name: network.eval().forward(images).float() for name, network in networks.items()}

@@ -22,8 +22,9 @@ class Record:
 
     An event is what is left right after a removal: t (updates done), epoch, reason, removed (units), live (by set),
     units (physically there, by set), parameters, flops (of one image forward), author_flops (in the paper's
-    convention), logit_change (largest absolute one on a fixed batch), and what else is given. The first event, reason
-    "start", is the whole network. Training FLOPs are 3 * FLOPs * samples, summed over the steps.
+    convention), logit_change (largest absolute one on a fixed batch; ema_logit_change that of the moving average of
+    the weights, with which the run is evaluated), and what else is given. The first event, reason "start", is the whole
+    network. Training FLOPs are 3 * FLOPs * samples, summed over the steps.
     """
 
     def __init__(self, network: nn.Module, surgeon: Surgeon, *, image_shape: Sequence[int]) -> None:
