@@ -95,8 +95,8 @@ def test_which_splits_are_evaluated():
     assert Data(Toy(), seed=0).evaluation_splits == ("test",)
     assert Data(Toy(), seed=0, val_fraction=0.2).evaluation_splits == ("val", "test")
     source = ThreeWay()
-    source.splits, source.evaluated = ("train", "val", "test", "shifted"), ("shifted", "test", "absent")
-    assert Data(source, seed=0).evaluation_splits == ("shifted", "test")
+    source.splits = ("train", "shifted", "val", "test")
+    assert Data(source, seed=0).evaluation_splits == ("shifted", "val", "test")
 
 
 def test_a_validation_split_of_its_own_is_served_and_is_not_cut_from_the_training_samples():

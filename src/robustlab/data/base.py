@@ -82,15 +82,15 @@ class DataSource(ABC):
     """A data set. Constructor arguments are its configuration; nothing is read before `split` is called.
 
     `provides` names what splits carry beside images and labels, e.g. "clean_labels": true where the labels that the
-    source gives are known to be right, so that synthetic noise can be told from them. splits: what `split` can return.
-    evaluated: what is measured at every evaluation, of the splits that there are; "val" may also be a share of "train".
+    source gives are known to be right, so that synthetic noise can be told from them. splits: all that `split` can
+    return; every evaluation measures each of them but "train", so a split that depends on settings or files is listed
+    where it is there, and only there.
     on_error: what a damaged image means, "raise", or "skip" to leave it out; the latter where `can_skip` says so.
     """
 
     task: TaskSpec
     provides: frozenset[str] = frozenset({"clean_labels"})
     splits: tuple[str, ...] = ("train", "test")
-    evaluated: tuple[str, ...] = ("val", "test")
     can_skip: bool = False
     on_error: str = "raise"
 

@@ -49,7 +49,6 @@ class ImageNet9(FileSource):
             raise ConfigError(f"dataset.source.train_set must be in9l or original, not {train_set!r}")
         self.train_set = train_set
         self.splits = ("train", "val", "test", *variants)
-        self.evaluated = self.splits[1:]
 
     def class_names(self) -> tuple[str, ...]:
         """Return the nine names."""

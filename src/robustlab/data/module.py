@@ -112,8 +112,8 @@ class Data:
         self._parts.add("train", replace(split, labels=self.assigned))
         if "train" in self._parts.attributes:
             self.provides |= {"groups"}
-        there = {*source.splits, *(["val"] if len(self.val_indices) else [])}
-        self.evaluation_splits = tuple(name for name in source.evaluated if name in there)
+        own_val = ["val"] if len(self.val_indices) else []
+        self.evaluation_splits = (*own_val, *(name for name in source.splits if name != "train"))
 
     @property
     def true_noise_rate(self) -> float | None:

@@ -40,6 +40,7 @@ class Parquet(DataSource):
         *,
         train: str = "**/train-*.parquet",
         test: str = "**/test-*.parquet",
+        val: str | None = "**/validation-*.parquet",
         image_column: str | None = None,
         label_column: str | None = None,
         num_classes: int | None = None,
@@ -50,14 +51,15 @@ class Parquet(DataSource):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        """train, test: globs below `root`. image_column, label_column: None finds the Hub's usual names.
+        """train, test, val: globs below `root`; there is a split "val" where a file matches.
 
-        num_classes: None takes the class names of the schema, else the largest training label + 1. size: side of the
-        training images (resident: cut to a square and resized; streaming: what the crop in the workers yields); None
-        takes the first image's shape. storage: "resident" or "streaming". mean, std: per channel, of pixels in [0, 1].
+        image_column, label_column: None finds the Hub's usual names. num_classes: None takes the class names of the
+        schema, else the largest training label + 1. size: side of the training images (resident: cut to a square and
+        resized; streaming: what the crop in the workers yields); None takes the first image's shape. storage:
+        "resident" or "streaming". mean, std: per channel, of pixels in [0, 1].
         """
         self.root = Path(root).expanduser()
-        self.patterns = {"train": train, "test": test}
+        self.patterns = {"train": train, **({} if val is None else {"val": val}), "test": test}
         self.columns = (image_column, label_column)
         self.num_classes, self.size, self.channels, self.storage = num_classes, size, channels, storage
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
@@ -75,8 +77,13 @@ class Parquet(DataSource):
         shape = (self.channels, self.size, self.size) if self.size is not None else self._first_shape(shards)
         return TaskSpec(count, shape, self.mean, self.std, names if len(names) == count else ())
 
+    @cached_property
+    def splits(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # read only when asked
+        """The names "train", "val" where it has a shard, and "test"."""
+        return tuple(name for name in self.patterns if name != "val" or self._files(name))
+
     def split(self, name: str) -> Split:
-        """Return "train" or "test": uint8 [N, C, H, W], memory-mapped from the cache, or `BlobImages`."""
+        """Return one of `splits`: uint8 [N, C, H, W], memory-mapped from the cache, or `BlobImages`."""
         shards = self._shards(name)
         labels = self._labels(shards)
         what = f"{self.root} ({name})"
@@ -101,10 +108,9 @@ class Parquet(DataSource):
 
     def _shards(self, name: str) -> list[Path]:
         """Return the shards of a split, sorted by name. Raises ConfigError if there are none or some are missing."""
-        if name not in self.patterns:
-            raise ConfigError(f"a Parquet data set has the splits train and test, not {name!r}")
-        pattern = self.patterns[name]
-        shards = sorted((path for path in self.root.glob(pattern) if path.is_file()), key=lambda path: path.as_posix())
+        if name not in self.splits:
+            raise ConfigError(f"{self.root} has the splits {', '.join(self.splits)}, not {name!r}")
+        pattern, shards = self.patterns[name], self._files(name)
         if not shards:
             others = sorted(path.relative_to(self.root).as_posix() for path in self.root.glob("**/*.parquet"))
             there = f"it has {', '.join(others[:5])}" if others else "it has no .parquet file"
@@ -116,6 +122,10 @@ class Parquet(DataSource):
         if missing:
             raise ConfigError(listing(missing, f"{self.root} ({name}): {len(missing)} shard(s) are missing"))
         return shards
+
+    def _files(self, name: str) -> list[Path]:
+        found = (path for path in self.root.glob(self.patterns[name]) if path.is_file())
+        return sorted(found, key=lambda path: path.as_posix())
 
     def _image_column(self, shard: Path) -> str:
         return _find_column(shard, self.columns[0], _IMAGE_COLUMNS, "image")

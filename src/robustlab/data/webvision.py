@@ -44,6 +44,7 @@ class MiniWebVision(FileSource):
         super().__init__(root, mean=mean, std=std, size=size, storage=storage, cache_dir=cache_dir)
         self.imagenet_root = None if imagenet_root is None else Path(imagenet_root).expanduser()
         self.num_classes = num_classes
+        self.splits = ("train", "test", *(() if imagenet_root is None else ("imagenet",)))
 
     def class_names(self) -> tuple[str, ...]:
         """Return WordNet ids where info/synsets.txt is there, else the class numbers."""
