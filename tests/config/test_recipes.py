@@ -127,3 +127,19 @@ def test_concept_discovery_on_photographs(name, epochs, exponent):
     assert tuple(method.temperature.values()) == (0.1, 0.07, 0.2)
     assert (method.teacher.momentum, method.dictionary.momentum, method.teacher.centre_momentum) == (0.99, 0.9, 0.9)
     assert (method.sampler.parametrisation, method.sampler.exponent) == ("class", exponent)
+
+
+CROSSSPLIT = sorted(path.stem for path in (conf_dir() / "experiment" / "crosssplit").glob("[a-z]*.yaml"))
+
+
+@pytest.mark.parametrize("name", CROSSSPLIT)
+def test_networks_compute_in_float32_as_the_official_code_does_unless_asked(name):
+    assert compose([f"experiment=crosssplit/{name}"]).trainer.precision == "fp32"
+    fixed = name in ("official_code", "cifar10_sym50_cpu")
+    on_gpu = compose([f"experiment=crosssplit/{name}", "trainer=gpu"])
+    assert on_gpu.trainer.precision == ("fp32" if fixed else "bf16")
+
+
+def test_float32_is_the_default():
+    assert compose([]).trainer.precision == "fp32"
+    assert compose(["trainer=gpu"]).trainer.precision == "bf16"

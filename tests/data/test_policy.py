@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import RandAugment as Operations
 from robustlab import rng
 from robustlab.data.policy import OPERATIONS, AutoAugment, RandAugment, Staged, TrivialAugment
 from robustlab.data.policy_tables import SPACE, SUB_POLICIES, magnitudes, wide_magnitudes
+from tests.device import waiting_is_an_error
 
 POLICIES = {"cifar10": AutoAugmentPolicy.CIFAR10, "imagenet": AutoAugmentPolicy.IMAGENET}
 FACTORS = ("Brightness", "Color", "Contrast", "Sharpness")
@@ -154,11 +155,8 @@ def test_policies_on_a_gpu_equal_the_cpu_and_do_not_wait() -> None:
         u = rng.uniform(2, torch.arange(256), policy.draws)
         expected, on_device = policy(images, u), images.cuda()
         policy(on_device, u)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with waiting_is_an_error():
             result = policy(on_device, u)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         difference = (result.cpu().int() - expected.int()).abs()
         assert (difference > 1).float().mean() < 2e-3
         assert torch.equal(policy(on_device, u.cuda()), result)

@@ -1,5 +1,8 @@
 """No training step waits for the device: scalars stay where they are until the loop reads them."""
 
+import contextlib
+import warnings
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +17,7 @@ from robustlab.methods.elr import ELR
 from robustlab.methods.erm import ERM
 from robustlab.methods.group_norm import GroupNorm
 from robustlab.methods.slimming import NetworkSlimming
+from tests.device import PROTOTYPE, waiting_is_an_error
 from tests.methods.harness import Options, make_context, make_data
 
 READS = {"item", "tolist", "numpy", "cpu", "__array__", "__bool__", "__float__", "__int__", "__index__", "__contains__"}
@@ -142,9 +146,33 @@ def test_an_epoch_on_a_gpu_does_not_wait(method):
     built = build_method(cfg, build_data(cfg, runtime), runtime)
     for stage in built.stages():
         for epoch in range(2 if stage.epochs > 1 else 1):  # the first allocates and chooses kernels
-            torch.cuda.set_sync_debug_mode("error" if epoch else "default")
-            try:
+            with waiting_is_an_error() if epoch else contextlib.nullcontext():
                 for step, item in enumerate(built.batches(stage, epoch, 0)):
                     built.train_step(item, Position(stage.name, epoch, step, step))
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.fixture
+def modes(monkeypatch, request) -> list[str]:
+    """Imitates torch's switch, which warns of `request.param`; returns what it was set to."""
+    found = []
+
+    def set_mode(mode):
+        warnings.warn(request.param, UserWarning, stacklevel=2)
+        found.append(mode)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    return found
+
+
+@pytest.mark.parametrize("modes", [f"{PROTOTYPE} (Triggered internally at Module.cpp:1.)"], indirect=True)
+def test_that_torch_calls_its_detector_a_prototype_is_no_error(modes):
+    with waiting_is_an_error():
+        assert modes == ["error"]
+    assert modes == ["error", "default"]
+
+
+@pytest.mark.parametrize("modes", ["something else"], indirect=True)
+def test_other_warnings_of_the_detector_stay_errors(modes):
+    with pytest.raises(UserWarning, match="something else"), waiting_is_an_error():
+        pass
+    assert modes == []
