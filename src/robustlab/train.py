@@ -34,16 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    from hydra._internal.utils import get_args_parser
+    from robustlab.config.check import refuse
+    from robustlab.config.flags import explain_unknown, read_flags, train_parser
 
-    parser = get_args_parser()
-    parser.prog = "train"
-    args = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+    parser = train_parser()
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # so that a `_target_` may name a module that lies here
     try:
+        args, unknown = read_flags(parser, sys.argv[1:] if argv is None else list(argv))
         _refuse_contradictions(args)
         with session([args.config_dir] if args.config_dir else [], config_path=args.config_path) as hydra:
+            refuse(explain_unknown(hydra, parser, unknown, args.overrides) if unknown else [])
             return _dispatch(hydra, args, parser)
     except UserError as error:
         # A command that cannot work, and numbers gone wrong, are the same on all: one process says it.
@@ -101,7 +102,7 @@ def _dispatch(hydra: Hydra, args: Namespace, parser) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        refuse(explain(hydra, args.overrides, error))
+        refuse(explain(hydra, args.overrides, error, sweep=args.multirun))
     return 0
 
 

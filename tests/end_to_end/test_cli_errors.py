@@ -73,6 +73,30 @@ WRONG = {
     "misspelt key in a sweep": (["-m", "sede=0,1"], "did you mean 'seed'?"),
     "one wrong point of a sweep": (["-m", "method=erm,crossplit"], "did you mean 'crosssplit'? (in the point"),
     "one wrong value of a sweep": (["-m", "trainer.epochs=20,0", "seed=0,1"], "in the point trainer.epochs=0 seed=0"),
+    "setting as a flag": (["--seed=3"], "--seed=3: settings are written without dashes, seed=3 (in a W&B sweep, with"),
+    "setting as a flag and a word": (
+        ["--epochs", "5"],
+        "--epochs 5: settings are written without dashes, trainer.epochs=5",
+    ),
+    "setting as a flag, negative": (["--lr", "-0.1"], "without dashes, optimizer.lr=-0.1"),
+    "setting of the method as a flag": (["--forget-rate=0.3", "method=co_teaching"], "dashes, method.forget_rate=0.3"),
+    "group as a flag": (["--dataset", "cifar10"], "without dashes, dataset=cifar10"),
+    "end of a key as a flag": (["--warmup.epochs=3"], "without dashes, method.warmup.epochs=3"),
+    "misspelt setting as a flag": (["--trainer.epoch=3"], "without dashes, trainer.epochs=3"),
+    "flag without dashes in its value": (["-seed=3"], "without dashes, seed=3"),
+    "two settings as flags": (["--seed=3", "--epochs=5"], "2 things to mend"),
+    "misspelt flag": (["--hlp"], "there is no flag --hlp; did you mean '--help'?"),
+    "flag with an underscore": (["--config_dir=x"], "did you mean '--config-dir'?"),
+    "shortened flag": (["--multi", "seed=0,1"], "there is no flag --multi; did you mean '--multirun'?"),
+    "flag of nothing": (["--xyzzy"], "there is no flag --xyzzy; settings are written key=value"),
+    "flag without its value": (["--cfg"], "argument --cfg/-c: expected one argument"),
+    "flag with a wrong value": (["--cfg", "jobs"], "invalid choice: 'jobs' (choose from "),
+    "Hydra's folder, not yet known": (
+        ["-m", "hydra.sweep.subdir=${hydra.job.num}", "seed=0,1"],
+        "hydra.sweep.subdir is not used",
+    ),
+    "Hydra's folder, broken": (["-m", "hydra.sweep.dir=${x}", "seed=0,1"], "hydra.sweep.dir: Interpolation key 'x'"),
+    "Hydra's name, broken": (["hydra.job.name=${x}"], "hydra.job.name=${x}: Interpolation key 'x' not found"),
     "two things at once": (["seed=abc", "+trainer.epoch=3"], "2 things to mend"),
 }
 
@@ -118,10 +142,23 @@ def test_a_folder_that_cannot_be_written(runs, capsys, tmp_path):
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_unknown_flag(runs, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["--hlp"])
-    assert "unrecognized arguments: --hlp" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["method=erm", "-m", "seed=0,1"],
+        ["-m", "method=erm", "seed=0,1"],
+        ["method=erm", "seed=0,1", "--multirun"],
+        ["method=erm", "--config-dir", ".", "-m", "seed=0,1"],
+    ],
+)
+def test_flags_may_stand_anywhere_among_the_overrides(arguments, runs, tmp_path):
+    assert main(arguments) == 0
+    assert runs == ["method=erm seed=0", "method=erm seed=1"]
+
+
+def test_a_setting_as_a_flag_is_looked_up_in_what_the_rest_composes(runs, capsys):
+    assert main(["--forget-rate", "0.3", "method=erm"]) == 2
+    assert "there is no flag --forget-rate" in capsys.readouterr().err
 
 
 def program(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -159,7 +159,7 @@ def _with_elsewhere(message: str, plain: Mapping[str, Any]) -> str:
     if not re.search(" has no (key|argument) '", rest) or "did you mean" in rest:
         return message
     last = where.rpartition(".")[2]
-    places = sorted((key for key in _keys(plain, "") if key != where), key=lambda key: -_shared(key, where))
+    places = sorted((key for key in dotted_keys(plain) if key != where), key=lambda key: -_shared(key, where))
     by_name: dict[str, str] = {}
     for place in places:
         by_name.setdefault(place.rpartition(".")[2], place)
@@ -172,8 +172,9 @@ def _shared(one: str, other: str) -> int:
     return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
-def _keys(value: Any, where: str) -> Iterator[str]:
+def dotted_keys(value: Any, where: str = "") -> Iterator[str]:
+    """Yield the dotted key of every group and value in plain settings that stand at `where`."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield f"{where}.{key}" if where else key
-            yield from _keys(item, f"{where}.{key}" if where else key)
+            yield from dotted_keys(item, f"{where}.{key}" if where else key)

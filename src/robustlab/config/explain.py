@@ -27,7 +27,16 @@ def explain(hydra: Hydra, overrides: Sequence[str], error: Exception, *, sweep: 
     kept = [override for override in parsed if override.key_or_group.split(".")[0] not in suspects]
     if "experiment" not in suspects:
         found += _problems_if_let_through(hydra, kept)
-    return found or [in_one_line(error)]
+    return found or [_with_override(in_one_line(error), overrides)]
+
+
+def _with_override(message: str, overrides: Sequence[str]) -> str:
+    """Put the override that holds a broken reference before a message that does not name the key it stands at."""
+    broken = re.match(r"Interpolation key '([^']+)' not found|Unsupported interpolation type (\w+)", message)
+    if broken is None:
+        return message
+    name = broken[1] or broken[2]
+    return next((f"{text}: {message}" for text in overrides if f"${{{name}" in text), message)
 
 
 def no_options(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
@@ -58,8 +67,11 @@ def in_one_line(error: BaseException) -> str:
     text = str(error)
     if not text or text.startswith("Error merging override"):
         text = f"{text}: {error.__cause__ or type(error).__name__}".lstrip(": ")
+    where = getattr(error, "full_key", None)
+    if where and str(where) not in text.splitlines()[0]:
+        text = f"{where}: {text}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    noise = ("full_key:", "object_type=", "Search path", "Config search path", "provider=")
+    noise = ("full_key:", "object_type=", "reference_type=", "Search path", "Config search path", "provider=")
     useful = [line for line in lines if not line.startswith(noise)]
     return " ".join(useful or lines)
 

@@ -129,14 +129,21 @@ def checked(
 
 def hydra_problems(cfg: DictConfig) -> list[str]:
     """Return a message for each setting of Hydra's that would put a run's files elsewhere than the run itself does."""
-    from omegaconf import OmegaConf
-
     return [
         f"hydra.{key} is not used: the run folder follows from the settings; choose where runs go with "
         "paths.output_dir=<folder>, or name one run's folder below it with paths.run_dir=<folder>"
         for key, expected in NOT_USED.items()
-        if OmegaConf.select(cfg.hydra, key) != expected
+        if _written(cfg.hydra, key) != expected
     ]
+
+
+def _written(node: DictConfig, key: str) -> Any:
+    """Return the value at a dotted key as it is written: what it refers to may only be there inside a job."""
+    group, _, name = key.rpartition(".")
+    for part in group.split(".") if group else ():
+        node = node[part]
+    found = node._get_node(name)
+    return None if found is None else found._value()
 
 
 class _Composer:
