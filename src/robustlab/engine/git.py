@@ -70,3 +70,15 @@ def _content(path: Path) -> bytes:
         return path.read_bytes() if size <= LARGEST_UNTRACKED else str(size).encode()
     except OSError:  # vanished, unreadable or a folder of its own: its name still counts
         return b""
+
+
+def uncommitted(folder: Path, *parts: str) -> list[str] | None:
+    """Return the changed and untracked files below `parts` (paths from the top of the checkout that `folder` is in).
+
+    None outside of a checkout.
+    """
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if top is None or _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    listed = _git(Path(os.fsdecode(top.strip())), "status", "--porcelain", "--no-renames", "-z", "--", *parts)
+    return None if listed is None else [os.fsdecode(entry[3:]) for entry in listed.split(b"\0") if entry]
