@@ -5,10 +5,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from robustlab import rng
 from robustlab.data.module import Data
 from robustlab.errors import ConfigError
+from robustlab.methods import dfr
 from robustlab.methods.dfr import ABSENT, DFR, features, logistic_regression
 from robustlab.methods.erm import ERM
+from robustlab.methods.reweighting import balanced_choice
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.methods.harness import RUNTIME, Options, assert_equal, make_context, make_data, run, snapshot
 
@@ -96,6 +99,39 @@ def test_the_strength_with_the_best_worst_group_is_chosen(split):
     same = built(DFR(split=split, strengths=(1e-5, 1e-6), retrains=1))
     assert run(same)[-1]["dfr/weights_used"] == 0
     assert same.strength == 1e-5  # of equal ones the first
+
+
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_strengths_are_scored_with_the_scaler_of_the_official_code(split, monkeypatch):
+    """For "val" it is fitted on the balanced half that the classifier is fitted on, for "train" on all of the split."""
+    strengths = (1.0, 0.3, 0.1, 0.03)
+    method = built(DFR(split=split, strengths=strengths, retrains=1))
+    run(method, stop=method.steps_per_epoch(method.stages()[0], 0))
+    method.strength = None
+    scores, score = [], dfr._worst_group
+    monkeypatch.setattr(dfr, "_worst_group", lambda *given: scores.append(score(*given)) or scores[-1])
+    method._prepare()
+    data, learner = method.context.data, method.learners["network"]
+    read = {
+        name: features(learner, next(data.evaluation(name, 200).epoch(0)).images, runtime=RUNTIME).numpy()
+        for name in ("train", "val")
+    }
+    labels, groups = {n: data.labels(n) for n in read}, {n: data.groups(n, method) for n in read}
+    key = rng.fold(method.context.seed, "dfr strength")
+    scored, half = torch.arange(len(labels["val"])), torch.arange(len(labels[split]))
+    if split == "val":
+        scored, half = rng.permutation(rng.fold(key, "halves"), len(half)).tensor_split([len(half) // 2])
+    fitted = half[balanced_choice(groups[split][half], key=key)]
+    scaler = StandardScaler().fit(read["train"] if split == "train" else read["val"][fitted])
+    wanted = []
+    for strength in strengths:
+        model = l1(strength).fit(scaler.transform(read[split][fitted]), labels[split][fitted])
+        right = torch.from_numpy(model.predict(scaler.transform(read["val"][scored]))) == labels["val"][scored]
+        own = groups["val"][scored]
+        wanted.append(min(right[own == group].double().mean().item() for group in own.unique()))
+    assert scores == pytest.approx(wanted)
+    assert len(set(wanted)) > 1
+    assert method.strength == strengths[wanted.index(max(wanted))]
 
 
 def test_groups_of_the_validation_split_are_needed():

@@ -34,7 +34,7 @@ def group_losses(method, batch) -> dict[int, float]:
 
 
 @pytest.mark.parametrize("adjustment", [0.0, 2.0])
-def test_q_moves_by_the_losses_of_the_groups_that_a_batch_holds(adjustment):
+def test_q_moves_by_the_losses_of_a_batch_and_the_adjustment_of_every_group(adjustment):
     method = built(GroupDRO(step=0.5, adjustment=adjustment))
     counts = torch.bincount(method.context.data.train_groups(method)).tolist()
     wanted = [0.25] * 4
@@ -44,10 +44,7 @@ def test_q_moves_by_the_losses_of_the_groups_that_a_batch_holds(adjustment):
         nonlocal wanted, missing
         losses = group_losses(method, batch)
         missing += 4 - len(losses)
-        moved = [
-            q * math.exp(0.5 * (losses[g] + adjustment / counts[g] ** 0.5)) if g in losses else q
-            for g, q in enumerate(wanted)
-        ]
+        moved = [q * math.exp(0.5 * (losses.get(g, 0.0) + adjustment / counts[g] ** 0.5)) for g, q in enumerate(wanted)]
         wanted = [q / sum(moved) for q in moved]
         expected.append(sum(wanted[g] * loss for g, loss in losses.items()))
 

@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -42,6 +44,41 @@ def test_errors_are_what_the_first_network_gets_wrong_in_eval_mode():
     assert torch.equal(method.errors, batch.index[wrong])
     ends = run(method, start=SECOND)
     assert len(ends) == 2
+
+
+def during(**options):
+    return built(JTT(identification={"epochs": 2, "errors": "during"}, up_weight=3), **options)
+
+
+def test_errors_during_the_last_epoch_are_those_of_the_predictions_that_were_trained_on():
+    method = during()
+    expected = set()
+
+    def watch(batch, position):
+        if position.stage == "identify" and position.epoch == 1:
+            network = deepcopy(method.learners["identification"].network).train()
+            with torch.no_grad():
+                wrong = network(batch.images).argmax(dim=1) != batch.targets
+            expected.update(batch.index[wrong].tolist())
+
+    ends = run(method, stop=2 * SECOND, before=watch)
+    assert method.errors is not None
+    assert method.errors.tolist() == sorted(expected)
+    assert ends[-1]["jtt/errors"] == len(expected) > 0
+    data = method.context.data
+    batch = next(data.evaluation("train", 100).epoch(0))
+    after = eval_logits(method.learners["identification"], batch.images, runtime=RUNTIME).argmax(dim=1)
+    assert set(batch.index[after != batch.targets].tolist()) != expected  # else nothing tells the two apart
+
+
+@pytest.mark.parametrize("stop", [SECOND - 1, SECOND + 3, 2 * SECOND - 1, 2 * SECOND + 3])
+def test_errors_during_an_epoch_survive_a_stop_within_it(stop):
+    whole, first, second = during(), during(), during()
+    run(whole)
+    run(first, stop=stop)
+    restore(second, snapshot(first))
+    run(second, start=stop)
+    assert_equal(snapshot(second), snapshot(whole))
 
 
 def test_an_error_comes_up_weight_times_more():
@@ -101,7 +138,9 @@ def test_what_the_errors_hold_of_minorities():
     assert minority_found(make_data(), errors) == {}
 
 
-@pytest.mark.parametrize("options", [{"up_weight": -1}, {"identification": {"epochs": 0}}])
+@pytest.mark.parametrize(
+    "options", [{"up_weight": -1}, {"identification": {"epochs": 0}}, {"identification": {"errors": "before"}}]
+)
 def test_values_out_of_range(options):
     with pytest.raises(ConfigError, match=f"method.{next(iter(options))}"):
         JTT(**options)

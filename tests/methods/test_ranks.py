@@ -30,6 +30,7 @@ VARIANTS = {
     "crosssplit by turns at once": ("crosssplit", "method.turn_order=simultaneous", "method.guess.source=both"),
     "crosssplit in bf16": ("crosssplit", "trainer.precision=bf16"),
     "dfr on training images": ("dfr", "method.split=train"),
+    "jtt with errors during the epoch": ("jtt", "method.identification.errors=during"),
     "demp with deaths": (
         "demp",
         "method.reg.peak=10",

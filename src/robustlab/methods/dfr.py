@@ -34,11 +34,12 @@ class DFR(ERM):
     """Trains by ERM, then fits the last layer anew on samples drawn so that groups are balanced.
 
     The last layer is an L1-regularised logistic regression on standardised features; mean and deviation are those of
-    the training split. split: what the samples are drawn from; "val": as published, and the validation accuracies of
-    the run are then those of samples it was fitted on; "train": the version that needs no other labels for the fit. The
-    inverse strength C is the one with the best worst group: "val": on one half of the validation split after a fit on
-    the other; "train": on the validation split. retrains: draws whose coefficients are averaged; None = 20 for "val",
-    10 for "train". strengths: what C is chosen from. batch_size: of the passes that compute features.
+    the training split, but while C is chosen for "val" those of the samples that are fitted (official code). split:
+    what the samples are drawn from; "val": as published, and the validation accuracies of the run are then those of
+    samples it was fitted on; "train": the version that needs no other labels for the fit. The inverse strength C is the
+    one with the best worst group: "val": on one half of the validation split after a fit on the other; "train": on the
+    validation split. retrains: draws whose coefficients are averaged; None = 20 for "val", 10 for "train". strengths:
+    what C is chosen from. batch_size: of the passes that compute features.
     """
 
     requires = frozenset({"groups"})
@@ -97,9 +98,7 @@ class DFR(ERM):
         """Compute the features that are fitted, and choose C; again where a run goes on in between."""
         data = self.context.data
         train = self._features("train")
-        mean, deviation = train.mean(dim=0), train.std(dim=0, correction=0)
-        standard = mean, torch.where(deviation > 0, deviation, 1.0)
-        self.mean, self.deviation = self.context.runtime.gather(standard)[0]  # on GPUs, ranks may differ in last bits
+        self.mean, self.deviation = self.context.runtime.gather(_scale(train))[0]  # on GPUs, ranks may differ a little
         self.features = self._standardised(train if self.split == "train" else self._features("val"))
         self.groups = data.groups(self.split, self)
         self.labels = data.labels(self.split)
@@ -120,21 +119,26 @@ class DFR(ERM):
         key = rng.fold(self.context.seed, "dfr strength")
         if self.split == "val":
             order = rng.permutation(rng.fold(key, "halves"), len(self.labels))
-            scored, fitted = order[: len(order) // 2], order[len(order) // 2 :]
-            tests = self.features[scored], self.labels[scored], self.groups[scored]
+            scored, half = order[: len(order) // 2], order[len(order) // 2 :]
+            fitted = half[balanced_choice(self.groups[half], key=key)]
+            mean, deviation = _scale(self.features[fitted])
+            values = (self.features - mean) / deviation
+            tests = values[scored], self.labels[scored], self.groups[scored]
         else:
-            fitted = torch.arange(len(self.labels))
-            data = self.context.data
+            fitted = balanced_choice(self.groups, key=key)
+            data, values = self.context.data, self.features
             tests = self._standardised(self._features("val")), data.labels("val"), data.groups("val", self)
-        fitted = fitted[balanced_choice(self.groups[fitted], key=key)]
-        worst = [_worst_group(self._fit(fitted, strength), *tests) for strength in self.strengths]
+        worst = [
+            _worst_group(self._fit(values[fitted], self.labels[fitted], strength), *tests)
+            for strength in self.strengths
+        ]
         best = self.strengths[worst.index(max(worst))]
         return self.context.runtime.gather(best)[0]
 
-    def _fit(self, places: Tensor, strength: float) -> Tensor:
+    def _fit(self, values: Tensor, labels: Tensor, strength: float) -> Tensor:
         return logistic_regression(
-            self.features[places],
-            self.labels[places],
+            values,
+            labels,
             num_classes=self.context.task.num_classes,
             strength=strength,
             seed=rng.fold(self.context.seed, "dfr fit") % 2**31,
@@ -145,7 +149,7 @@ class DFR(ERM):
         if position.stage == TRAIN:
             return super().train_step(item, position)
         assert self.strength is not None
-        fitted = self._fit(item, self.strength)
+        fitted = self._fit(self.features[item], self.labels[item], self.strength)
         logits = _logits(fitted, self.features[item])
         self.sum = self.sum + self.context.runtime.gather(fitted)[0]
         self.fitted += 1
@@ -186,6 +190,12 @@ def _last_layer(network: nn.Module) -> nn.Linear:
     layer = network.classifier
     assert isinstance(layer, nn.Linear)
     return layer
+
+
+def _scale(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each column of float64 [n, F], the deviation 1 where it is 0."""
+    deviation = values.std(dim=0, correction=0)
+    return values.mean(dim=0), torch.where(deviation > 0, deviation, 1.0)
 
 
 def features(learner: Learner, images: Tensor, *, runtime: Runtime) -> Tensor:

@@ -23,12 +23,13 @@ class GroupDRO(ERM):
     """Minimises sum_g q_g loss_g, where q moves towards the groups with the largest losses.
 
     Each step q_g is multiplied by exp(step * loss_g), loss_g the mean loss of group g in the batch, and normalised;
-    groups that the batch does not hold keep theirs. The official code joins this loss to a sampler that makes groups
-    equally likely in a batch, which holds many of them; here these are two switches:
+    loss_g is 0 for groups that the batch does not hold. The official code joins this loss to a sampler that makes
+    groups equally likely in a batch, which holds many of them; here these are two switches:
 
     robust: the loss; false: the mean over images. balanced: the sampler; false: shuffled passes. Both: GroupDRO as
     published; `balanced` alone: RWG; neither: ERM. step: of q, in its exponent. adjustment: C, which adds
-    C / sqrt(n_g) to the loss that q goes by (the generalisation adjustment of section 3.3); n_g: images of the group.
+    C / sqrt(n_g) to the loss that q goes by (the generalisation adjustment of section 3.3), as in the official code
+    also for groups that the batch does not hold; n_g: images of the group.
     """
 
     requires = frozenset({"groups"})
@@ -89,7 +90,7 @@ class GroupDRO(ERM):
         members = (groups[:, None] == torch.arange(len(self.q), device=groups.device)).to(losses.dtype)
         counts = members.sum(dim=0)
         by_group = (losses[:, None] * members).sum(dim=0) / counts.clamp(min=1)  # autocast would make bf16 of a matmul
-        moved = self.q * torch.where(counts > 0, self.step * (by_group + self.margin), 0.0).exp()
+        moved = self.q * (self.step * (by_group + self.margin)).exp()
         self.q = moved / moved.sum()
         return counts
 

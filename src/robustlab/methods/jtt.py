@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +14,11 @@ from robustlab.data.base import Batch
 from robustlab.data.loader import Loader
 from robustlab.data.module import Data
 from robustlab.methods.base import Context, Position, Stage, settings
-from robustlab.methods.checks import at_least
+from robustlab.methods.checks import at_least, choose
 from robustlab.methods.erm import ERM
 from robustlab.methods.inference import eval_logits
 from robustlab.methods.memorisation import DiagnosticsSettings, train_predictions
-from robustlab.methods.ranks import weighted
+from robustlab.methods.ranks import weighted, whole
 from robustlab.metrics.groups import group_of
 from robustlab.tracking.console import warn
 
@@ -29,13 +29,18 @@ FEW_ERRORS = 0.001
 
 @dataclass(frozen=True)
 class IdentificationSettings:
-    """The first stage. epochs: T. batch_size: of the pass that looks for errors."""
+    """The first stage. epochs: T. errors: of the network after its last epoch, or of the predictions during it.
+
+    batch_size: of the pass that looks for errors after the epoch.
+    """
 
     epochs: int = 1
+    errors: Literal["after", "during"] = "after"
     batch_size: int = 1000
 
     def __post_init__(self) -> None:
         at_least("identification.epochs", self.epochs, 1)
+        choose("identification.errors", self.errors, ("after", "during"))
         at_least("identification.batch_size", self.batch_size, 1)
 
 
@@ -43,9 +48,10 @@ class JTT(ERM):
     """Trains by ERM for T epochs, then anew on the training set and `up_weight` more copies of each error.
 
     Errors are the training images that the first network, "identification", gets wrong after its last epoch, in eval
-    mode and without augmentation. Each counts up_weight + 1 times, with augmentations of their own; an epoch of the
-    second stage is one pass over all copies. Both stages use the configured optimizer; with weak regularisation the
-    first may fit everything, and there is nothing left to weight: see the warning.
+    mode and without augmentation; or, as in the official code, `during` it: by the prediction, of the augmented image
+    and in training mode, that the update on its batch started from. Each counts up_weight + 1 times, with augmentations
+    of their own; an epoch of the second stage is one pass over all copies. Both stages use the configured optimizer;
+    with weak regularisation the first may fit everything, and there is nothing left to weight: see the warning.
     """
 
     predictors: ClassVar[tuple[str, ...] | None] = ("network",)
@@ -64,6 +70,8 @@ class JTT(ERM):
         self.identification = settings(IdentificationSettings, identification)
         self.up_weight = up_weight
         self.errors: Tensor | None = None
+        self.wrong: Tensor | None = None
+        """Which samples were predicted wrongly so far in the last epoch of the first stage, bool [num_train]."""
 
     def build(self, context: Context) -> None:
         """Make both networks; the second one's schedule is set again once the number of errors is known."""
@@ -74,6 +82,8 @@ class JTT(ERM):
                 "identification", epochs=self.identification.epochs, steps_per_epoch=len(self.first_loader)
             )
         }
+        if self.identification.errors == "during":
+            self.wrong = torch.zeros(data.num_train, dtype=torch.bool, device=context.runtime.device)
         self._make_second(None)
 
     def _make_second(self, errors: Tensor | None) -> None:
@@ -113,7 +123,12 @@ class JTT(ERM):
         with self.context.runtime.autocast():
             logits = learner(item.images).float()
             loss = F.cross_entropy(logits, item.targets, label_smoothing=self.label_smoothing)
-        means = {"loss": loss, "accuracy": (logits.argmax(dim=1) == item.targets).float().mean()}
+        right = logits.argmax(dim=1) == item.targets
+        if self.wrong is not None and position.stage == IDENTIFY and position.epoch + 1 == self.identification.epochs:
+            runtime = self.context.runtime
+            index = whole(item.index, item.total, runtime=runtime)
+            self.wrong[index] = whole(~right, item.total, runtime=runtime)
+        means = {"loss": loss, "accuracy": right.float().mean()}
         scalars = weighted(means, item, runtime=self.context.runtime)
         learner.step(scalars["loss"])
         return {name: value.detach() for name, value in scalars.items()}
@@ -125,14 +140,9 @@ class JTT(ERM):
         return self._identify() if epoch + 1 == stage.epochs else {}
 
     def _identify(self) -> dict[str, float]:
-        data, runtime = self.context.data, self.context.runtime
-
-        def predict(images: Tensor) -> dict[str, Tensor]:
-            return {"": eval_logits(self.learners["identification"], images, runtime=runtime)}
-
-        predicted = train_predictions(data, predict, batch_size=self.identification.batch_size)[""]
-        indices = data.train_indices
-        errors = indices[predicted[indices] != data.assigned[indices]]
+        data, runtime, indices = self.context.data, self.context.runtime, self.context.data.train_indices
+        wrong = self._wrong_after() if self.wrong is None else self.wrong.cpu()
+        errors = indices[wrong[indices]]
         errors = runtime.gather(errors)[0]  # on GPUs, ranks may differ in the last bits
         self._make_second(errors)
         share = len(errors) / len(indices)
@@ -144,12 +154,23 @@ class JTT(ERM):
             )
         return {"jtt/errors": float(len(errors)), "jtt/error_share": share, **minority_found(data, errors)}
 
+    def _wrong_after(self) -> Tensor:
+        """Return which samples the first network predicts wrongly as it is now, bool [num_train] on the CPU."""
+        data, runtime = self.context.data, self.context.runtime
+
+        def predict(images: Tensor) -> dict[str, Tensor]:
+            return {"": eval_logits(self.learners["identification"], images, runtime=runtime)}
+
+        return train_predictions(data, predict, batch_size=self.identification.batch_size)[""] != data.assigned
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the stable indices of the errors, None before they are known."""
-        return {"errors": self.errors}
+        """Return the stable indices of the errors, None before they are known, and what was seen wrong so far."""
+        return {"errors": self.errors, "wrong": self.wrong}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave; the second network goes on with the schedule that belongs to it."""
+        if self.wrong is not None:
+            self.wrong.copy_(state["wrong"])
         if state["errors"] is not None:
             reached = self.learners["network"].state_dict()
             self._make_second(state["errors"].cpu())
