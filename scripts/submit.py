@@ -1,4 +1,4 @@
-"""Submit a sweep to SLURM: `python scripts/submit.py method=erm,crosssplit seed=0,1,2 hydra.launcher.gpus_per_node=1`.
+"""Submit a sweep to SLURM: `python scripts/submit.py method=erm,elr seed=0,1,2 hydra.launcher.gpus_per_node=1`.
 
 The overrides are those of `train -m`. Points that are done, run or wait in the queue are left out; the others become
 one job array that runs a snapshot of the code. Does not wait: see scripts/status.py.

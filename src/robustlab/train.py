@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustlab.config.compose import CONFIG_NAME, session
+from robustlab.config.default_experiment import with_default_experiment
 from robustlab.engine.world import World
 from robustlab.errors import EXIT_PREEMPTED, ConfigError, NumericalError, UserError
 
@@ -83,6 +84,8 @@ def _dispatch(hydra: Hydra, args: Namespace, parser) -> int:
 
     name = args.config_name or CONFIG_NAME
     if not args.shell_completion:
+        if name == CONFIG_NAME and args.config_path is None:
+            args.overrides = with_default_experiment(args.overrides)
         refuse(no_options(hydra, args.overrides))
     try:
         if args.help:

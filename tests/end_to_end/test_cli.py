@@ -201,7 +201,7 @@ def test_help_names_groups_and_examples(engine, capsys):
     for expected in (
         "method: ",
         "crosssplit",
-        "train -m method=erm,crosssplit seed=0,1,2",
+        "train -m noise=symmetric method=erm,crosssplit seed=0,1",
         "outputs/<method>-<dataset>",
     ):
         assert expected in text

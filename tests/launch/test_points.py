@@ -14,6 +14,7 @@ def by_itself(hydra, point):
 def test_points_are_composed_as_each_would_be_by_itself(tmp_path):
     overrides = [
         "method=demp,crosssplit/cifar10_cpu",
+        "noise=symmetric",
         "optimizer=adamw",
         "optimizer.lr=0.1,0.2",
         "++noise.model.rate=0.25",

@@ -51,6 +51,7 @@ def inspect(cfg: DictConfig) -> tuple[Mapping[str, Any], list[str]]:
     first: dict[str, str] = {}  # one message for each key: what is said first is the most precise
     for message in (
         *reader.found,
+        *_values_of_nothing(plain),
         *from_dataclass(Config).check(plain, ""),
         *_targets(plain, ""),
         *_not_finite(plain, ""),
@@ -100,6 +101,19 @@ class _Reader:
                 self.found.append(f"{where}: {str(error).splitlines()[0]}")
             return MISSING
         return self.read(value, where) if OmegaConf.is_config(value) else value
+
+
+def _values_of_nothing(plain: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a message where values are set in a part that the chosen option leaves out, as noise=none does."""
+    for group, part, example in (("noise", "model", "symmetric"), ("scheduler", "schedule", "cosine")):
+        node = plain.get(group)
+        values = node.get(part) if isinstance(node, Mapping) else None
+        if isinstance(values, Mapping) and values and "_target_" not in values:
+            keys = ", ".join(f"{group}.{part}.{key}" for key in values)
+            yield (
+                f"{group}.{part}: null with {group}=none, so {keys} cannot be set; choose another {group} as well, "
+                f"e.g. {group}={example}"
+            )
 
 
 def _not_finite(value: Any, where: str) -> Iterator[str]:

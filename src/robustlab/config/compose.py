@@ -11,6 +11,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustlab.config.default_experiment import with_default_experiment
 from robustlab.config.resolvers import register
 from robustlab.errors import ConfigError
 
@@ -140,6 +141,7 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
 
     from robustlab.config.explain import explain
 
+    overrides = with_default_experiment(overrides)
     with session(config_dirs) as hydra:
         try:
             return without_hydra(load(hydra, overrides))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from robustlab.config.default_experiment import with_default_experiment
 from robustlab.config.points import read_sweep
 from robustlab.launch.plan import print_plan
 from robustlab.launch.submit import plan_sweep, submit
@@ -33,6 +34,7 @@ def submit_command(
     from robustlab.config.check import refuse
     from robustlab.config.explain import explain
 
+    overrides = list(overrides) if points is not None else with_default_experiment(overrides)
     launcher = [] if any(text.startswith("hydra/launcher=") for text in overrides) else ["hydra/launcher=slurm"]
     try:
         sweep = read_sweep(hydra, [*launcher, *overrides], points=points)
