@@ -19,7 +19,7 @@ _COBALT = [
     "method.discover.epochs=2",
     "method.slots.hidden=16",
     "method.slots.dim=8",
-    "method.dictionary.reseed_every=2",
+    "method.dictionary.reseed_after=0.2",
 ]
 _PRUNED = ["method.death.num_samples=60"]
 SHORT = {

@@ -26,7 +26,7 @@ def compute(runtime: Runtime) -> dict[str, torch.Tensor]:
     active = (torch.rand(ROWS, SLOTS, generator=draws) < 0.7)[runtime.rank :: runtime.world_size]
     valid = active & (torch.rand(ROWS, SLOTS, generator=draws) < 0.8)[runtime.rank :: runtime.world_size]
     own, other = (torch.randn(ROWS, SLOTS, 2, 2, generator=draws)[runtime.rank :: runtime.world_size] for _ in range(2))
-    settings = DictionarySettings(codes=5, initial="slots", reseed_every=1, reseed_below=0.9, usage_momentum=0.5)
+    settings = DictionarySettings(codes=5, initial="slots", reseed_after=1.0, reseed_below=0.9)
     dictionary = Dictionary(settings, dim=DIM, seed=0, device=torch.device("cpu"))
     keys = losses.gather_keys(teacher, active, total=ROWS, runtime=runtime)
     vectors, flags = keys.vectors.flatten(0, 1), keys.active.flatten()
@@ -46,7 +46,7 @@ def compute(runtime: Runtime) -> dict[str, torch.Tensor]:
     assert own.grad is not None
     scale = 1 / runtime.world_size  # gradients of parameters are averaged over the processes
     found |= {"gradient": student.grad * scale, "gradient_of_logits": own.grad * scale}
-    dictionary.update(F.normalize(vectors, dim=1), flags)
+    dictionary.update(F.normalize(vectors, dim=1), flags, total=1)
     found |= {"codes": dictionary.codes, "usage": dictionary.usage}
     found["centre"] = update_centre(torch.ones(SLOTS), (other, own.detach()), momentum=0.9, runtime=runtime)
     return {name: value.detach() for name, value in found.items()}

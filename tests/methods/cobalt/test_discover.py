@@ -130,9 +130,7 @@ def test_two_runs_are_equal_and_another_seed_differs():
 
 def test_a_resumed_run_is_the_uninterrupted_one():
     data = make_data()
-    settings = make_settings(
-        dictionary=DictionarySettings(codes=5, reseed_every=2, reseed_below=0.9, usage_momentum=0.5)
-    )
+    settings = make_settings(dictionary=DictionarySettings(codes=5, reseed_after=0.1, reseed_below=0.9))
     whole, first, second = (make_discovery(data, settings=settings) for _ in range(3))
     train(whole, data, epochs=2)
     train(first, data, steps=2)
@@ -184,7 +182,7 @@ def test_networks_run_in_bfloat16_and_losses_in_float32():
 def test_steps_never_wait_for_the_device():
     data = make_data()
     settings = make_settings(
-        dictionary=DictionarySettings(codes=5, reseed_every=1, reseed_below=0.9),
+        dictionary=DictionarySettings(codes=5, reseed_below=0.9),
         views=ViewSettings(blur=(1.0, 0.1), solarise=(0.0, 0.2)),
     )
     discovery = make_discovery(data, settings=settings)

@@ -39,12 +39,14 @@ class Dictionary:
         return self.distances(vectors).argmin(dim=-1)
 
     @torch.no_grad()
-    def update(self, vectors: Tensor, active: Tensor) -> Tensor:
+    def update(self, vectors: Tensor, active: Tensor, *, total: int) -> Tensor:
         """Move each code towards the mean of the active vectors next to it; return the counts, float32 [K].
+
+        Then, where that is asked for, put codes that nothing uses on other vectors.
 
         e[k] <- normalise(m e[k] + (1 - m) mean): the paper's formula has a sum where its text has a mean, and with a
         sum the length of a code would depend on how often it is hit. Codes without a vector stay. vectors: unit length,
-        float32 [M, d], the same on every rank; active: bool [M].
+        float32 [M, d], the same on every rank; active: bool [M]. total: updates of the whole stage.
         """
         settings = self.settings
         codes = torch.arange(settings.codes, device=vectors.device)
@@ -54,9 +56,9 @@ class Dictionary:
         moved = F.normalize(settings.momentum * self.codes + (1 - settings.momentum) * means, dim=1)
         self.codes = torch.where(counts[:, None] > 0, moved, self.codes)
         share = counts / counts.sum().clamp(min=1) * settings.codes
-        self.usage = settings.usage_momentum * self.usage + (1 - settings.usage_momentum) * share
+        self.usage = torch.lerp(share, self.usage, settings.usage_momentum(total))
         self.updates += 1
-        if settings.reseed and self.updates % settings.reseed_every == 0:
+        if settings.reseed:
             self._reseed(vectors, active, self.usage < settings.reseed_below)
         return counts
 

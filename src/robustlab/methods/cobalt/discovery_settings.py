@@ -126,25 +126,30 @@ class DictionarySettings:
     initial: "slots" begins with random slots of the first batch, so that all codes are in use; "random" with random
     directions, most of which a short run never uses.
 
-    reseed: every `reseed_every` steps, codes whose usage (1 where all codes are used alike, a moving average with
-    `usage_momentum`) is below `reseed_below` are put on random slots of the batch.
+    reseed: a code whose usage is below `reseed_below` is put on a random slot of the batch. Usage, 1 where all codes
+    are used alike, is a moving average in which a code that is no longer used falls below that within `reseed_after`, a
+    share of the updates of stage 1.
     """
 
     codes: int = 8
     momentum: float = 0.9
     initial: Literal["slots", "random"] = "slots"
     reseed: bool = True
-    reseed_every: int = 20
+    reseed_after: float = 0.2
     reseed_below: float = 0.02
-    usage_momentum: float = 0.99
 
     def __post_init__(self) -> None:
         at_least("dictionary.codes", self.codes, 2)
         choose("dictionary.initial", self.initial, ("slots", "random"))
         within("dictionary.momentum", self.momentum, 0, 1)
-        within("dictionary.usage_momentum", self.usage_momentum, 0, 1)
-        at_least("dictionary.reseed_every", self.reseed_every, 1)
-        at_least("dictionary.reseed_below", self.reseed_below, 0)
+        at_least("dictionary.reseed_after", self.reseed_after, 0, above=True)
+        within("dictionary.reseed_after", self.reseed_after, 0, 1)
+        at_least("dictionary.reseed_below", self.reseed_below, 0, above=True)
+        within("dictionary.reseed_below", self.reseed_below, 0, 1, below=True)
+
+    def usage_momentum(self, updates: int) -> float:
+        """Return the momentum of the usage in a run of so many updates, at least 1."""
+        return self.reseed_below ** (1 / max(self.reseed_after * updates, 1))
 
 
 @dataclass(frozen=True)
