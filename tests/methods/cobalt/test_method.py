@@ -15,6 +15,7 @@ from robustlab.errors import ConfigError
 from robustlab.methods.base import Position
 from robustlab.methods.cobalt.artifact import load
 from robustlab.methods.cobalt.method import FILE, CoBalT
+from robustlab.methods.cobalt.outcome import oracle
 from robustlab.methods.erm import ERM
 from robustlab.models.small_cnn import small_cnn
 from tests.methods.cobalt.toy import Stripes, make_data
@@ -136,6 +137,8 @@ def test_what_is_reported(finished):
     assert 0 <= ends[3]["concepts/attribute_contrast"] <= 1
     assert [end["sampler/eta"] for end in ends[3:]] == [0, 0, 0]
     assert ends[5]["sampler/effective_size"] == method.report.effective_size < 96
+    assert ends[5]["sampler/variation"] == float(method.report.variation[method.report.kept].max())
+    assert ends[5]["sampler/rare_groups"] > ends[5]["sampler/rare_groups_before"] > 0  # of the attributes, known here
 
 
 def test_concepts_are_the_inferred_groups_of_each_split(finished):
@@ -155,6 +158,7 @@ def test_what_a_run_leaves_in_its_folder(finished):
     assert load(folder / FILE, method.context.data).num_concepts == 5
     record = json.loads((folder / "sampler.json").read_text())
     assert record["eta"] == 0
+    assert record["rare_groups"] == oracle(method.report, method.context.data)["rare_groups"]
     assert len(record["images_of_each_concept_and_label"]) == 5
     assert {path.name for path in folder.rglob("*.png")} == {"slots.png", "concepts.png", "table.png", "sampling.png"}
 
@@ -195,6 +199,27 @@ def test_other_settings_of_the_sampler_are_tried_on_the_same_concepts(finished):
     method = built(artifact=path, sampler={"parametrisation": "image", "exponent": 3.0, "rare_count": 3})
     assert method.end_epoch(method.stages()[0], 0)["sampler/eta"] == 2.0
     assert not torch.equal(method.report.p, finished[0].report.p)
+
+
+def test_fitted_draws(finished, capsys):
+    method = built(artifact=str(finished[1] / FILE), sampler={"kind": "fitted", "rare_count": 3})
+    assert "fitted to all of them" in capsys.readouterr().err
+    values = method.end_epoch(method.stages()[0], 0)
+    assert "sampler/eta" not in values
+    assert values["sampler/variation"] < 1e-4 < values["sampler/variation_before"]
+    assert finished[0].report.metrics()["variation"] > 1e-3  # Algorithm 1 balances one concept at a time
+    run(method)
+
+
+def test_attributes_are_for_reading_only(finished):
+    data, unknown = grouped(), grouped(attributes=False)
+    assert unknown.attributes("train") is None
+    one, other = built(data), built(unknown)
+    for method in (one, other):
+        run(method, stop=FIRST)
+    assert torch.equal(one.report.p, other.report.p)
+    assert oracle(one.report, data)
+    assert oracle(other.report, unknown) == {}
 
 
 def test_shuffled_concepts_are_those_of_other_images(finished):

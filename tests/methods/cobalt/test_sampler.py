@@ -11,25 +11,28 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from robustlab.errors import ConfigError
-from robustlab.methods.cobalt.sampler import SamplerReport, SamplerSettings, capped, probabilities
-
-ALL = SamplerSettings(rare_count=0, rare_share=0.0)
-"""Keeps every concept."""
+from robustlab.methods.cobalt.sampler import capped, probabilities
+from robustlab.methods.cobalt.sampler_report import SamplerReport
+from robustlab.methods.cobalt.settings import SamplerSettings
 
 
 def sample(concepts: list[list[int]], labels: list[int], *, eta: float = 0.0, **options) -> SamplerReport:
-    """Rows of `concepts` may differ in length; `options` are those of `SamplerSettings`, `area` that of the slots."""
+    """Rows of `concepts` may differ in length.
+
+    options: of `SamplerSettings`, by default such that every concept is kept and no image bounded; and `area` and
+    `codes` of `probabilities`.
+    """
     slots = max(map(len, concepts))
     table = torch.tensor([row + [-1] * (slots - len(row)) for row in concepts], dtype=torch.int16)
-    area = options.pop("area", None)
+    area, codes = options.pop("area", None), options.pop("codes", None)
     return probabilities(
         table,
         torch.tensor(labels),
-        num_concepts=int(table.max()) + 1,
+        num_concepts=int(table.max()) + 1 if codes is None else len(codes),
         num_classes=max(labels) + 1,
-        eta=eta,
-        settings=SamplerSettings(**options) if options else ALL,
+        settings=SamplerSettings(**{"exponent": eta, "rare_count": 0, "rare_share": 0.0, "max_ratio": None, **options}),
         area=None if area is None else torch.tensor(area),
+        codes=None if codes is None else torch.tensor(codes),
     )
 
 
@@ -81,8 +84,7 @@ def test_values_by_hand():
     [("class", 1.0, 0.75), ("class", 0.0, 0.5), ("image", 1.0, 0.5), ("image", 0.0, 0.25), ("image", 2.0, 0.75)],
 )
 def test_the_two_readings_of_lambda(parametrisation, exponent, rare):
-    settings = SamplerSettings(parametrisation=parametrisation, exponent=exponent)
-    report = sample([[0]] * 4, [0, 0, 0, 1], eta=settings.eta)
+    report = sample([[0]] * 4, [0, 0, 0, 1], eta=exponent, parametrisation=parametrisation)
     assert report.label_share.tolist() == pytest.approx([1 - rare, rare])
     assert report.p[:3].tolist() == pytest.approx([(1 - rare) / 3] * 3)
 
@@ -146,7 +148,7 @@ def test_one_concept_for_all(labels):
     by_class = 1 / torch.bincount(torch.tensor(labels)).double()[torch.tensor(labels)]
     same = [[0]] * len(labels)
     torch.testing.assert_close(sample(same, labels).p, by_class / by_class.sum())
-    uniform = sample(same, labels, eta=SamplerSettings(parametrisation="image", exponent=0.0).eta)
+    uniform = sample(same, labels, eta=0.0, parametrisation="image")
     torch.testing.assert_close(uniform.p, torch.full((len(labels),), 1 / len(labels), dtype=torch.float64))
     assert uniform.effective_size == pytest.approx(len(labels))
     assert uniform.largest == pytest.approx(1)
@@ -161,7 +163,7 @@ slots = st.lists(
 @FEW
 def test_probabilities_whatever_the_concepts(rows, eta, rare, single, ratio):
     concepts, labels = [row for row, _ in rows], [y for _, y in rows]
-    options = {"rare_count": rare, "rare_share": 0.0, "drop_single_class": single}
+    options = {"rare_count": rare, "drop_single_class": single}
     report = sample(concepts, labels, eta=eta, **options)
     assert float(report.p.sum()) == pytest.approx(1, abs=1e-12)
     assert (report.p > 0).all()  # every image has a concept that is kept
@@ -174,12 +176,12 @@ def test_probabilities_whatever_the_concepts(rows, eta, rare, single, ratio):
 
 
 def test_rare_concepts_are_left_out_and_named():
-    report = sample([[0]] * 6 + [[0, 1]] * 2 + [[2]] * 2, [0, 1] * 5, rare_count=3, rare_share=0.0)
-    assert report.kept.tolist() == [True, False, True]  # the images of concept 2 have no other
-    assert report.reinstated.tolist() == [False, False, True]
-    assert report.dropped == [1]
-    assert report.metrics()["concepts_kept"] == 2
-    assert report.record()["dropped"] == [1]
+    report = sample([[0]] * 6 + [[0, 1]] * 2 + [[2]] * 2, [0, 1] * 5, rare_count=3)
+    assert report.kept.tolist() == [True, False, False]
+    assert report.dropped == [1, 2]
+    assert report.adopted == report.metrics()["images_adopted"] == 2  # those of concept 2 have no other
+    assert report.metrics()["concepts_kept"] == 1
+    assert report.record()["dropped"] == [1, 2]
 
 
 def test_what_is_rare_grows_with_the_data_set():
@@ -189,11 +191,54 @@ def test_what_is_rare_grows_with_the_data_set():
     assert sample(rows, labels, rare_count=5, rare_share=0.0).dropped == [1]
 
 
-def test_an_image_without_a_concept_brings_back_that_of_its_largest_slot():
-    rows, labels = [[0]] * 8 + [[1, 2], [2, 3]], [0, 1] * 5
-    area = [[1.0, 0.0]] * 8 + [[0.3, 0.7], [0.4, 0.6]]
-    assert sample(rows, labels, rare_count=3, rare_share=0.0, area=area).kept.tolist() == [True, False, True, True]
-    assert sample(rows, labels, rare_count=3, rare_share=0.0).kept.tolist() == [True, True, True, False]
+def test_three_images_of_a_rare_concept_among_5000_are_drawn_like_others():
+    """One of the three has no other concept: it joins the nearest one, and nothing else changes for any image."""
+    count = 5000
+    rows, labels = [[i % 7] for i in range(count)], [i // 7 % 2 for i in range(count)]
+    rare = [[7], [7, 1], [2, 7], *rows[3:]]
+    codes = [[float(k), 0.0] for k in range(7)] + [[3.2, 1.0]]  # concept 3 is the nearest to 7
+    report = sample(rare, labels, rare_count=20, rare_share=0.002, codes=codes)
+    replaced = sample([[3], [1], [2], *rows[3:]], labels)
+    torch.testing.assert_close(report.p, replaced.p, rtol=1e-12, atol=0)
+    assert report.kept.tolist() == [True] * 7 + [False]
+    assert report.adopted == 1
+    assert float(report.p[:3].sum()) < 3.1 / count
+    assert report.largest < 1.01
+    assert report.effective_size > 0.999 * count
+
+
+def test_an_image_without_a_concept_joins_the_one_nearest_to_its_largest_slot():
+    rows, labels = [[0]] * 8 + [[1]] * 8 + [[2, 3]], [0, 1] * 8 + [0]
+    codes = [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [0.6, 0.8]]  # 2 is near 0, 3 near 1
+    for area, joined in (([0.7, 0.3], 0), ([0.3, 0.7], 1)):
+        found = sample(rows, labels, rare_count=3, area=[[1.0, 0.0]] * 16 + [area], codes=codes)
+        wanted = sample([*rows[:-1], [joined]], labels)
+        torch.testing.assert_close(found.p, wanted.p, rtol=1e-12, atol=0)
+        assert found.kept.tolist() == [True, True, False, False]
+
+
+def test_without_codes_an_orphan_joins_the_commonest_concept():
+    report = sample([[0]] * 4 + [[1]] * 6 + [[2]], [0, 1] * 5 + [0], rare_count=3)
+    torch.testing.assert_close(report.p, sample([[0]] * 4 + [[1]] * 7, [0, 1] * 5 + [0]).p)
+
+
+def test_where_all_concepts_are_rare_classes_are_balanced():
+    report = sample([[0], [1], [1], [2]], [0, 0, 0, 1], rare_count=20)
+    assert report.kept.tolist() == [False, True, False]
+    assert report.p.tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
+
+
+def test_by_default_no_image_is_drawn_over_100_times_an_epoch():
+    """One image of label 1 among the 2,500 of its concept would be a quarter of all draws."""
+    rows, labels = [[i % 2] for i in range(5000)], [0] * 4999 + [1]
+    free = sample(rows, labels)
+    assert free.largest == pytest.approx(1250)
+    report = probabilities(
+        torch.tensor(rows), torch.tensor(labels), num_concepts=2, num_classes=2, settings=SamplerSettings()
+    )
+    assert report.largest == pytest.approx(100)
+    assert report.bounded == report.metrics()["images_bounded"] == 1
+    assert report.effective_size > 100 * free.effective_size
 
 
 def test_concepts_of_one_class_stay_unless_asked_otherwise():
@@ -220,6 +265,11 @@ def test_a_bound_moves_what_is_above_it_to_the_others():
         ({"max_ratio": 0.5}, r"method.sampler.max_ratio is 0.5; it must be at least 1"),
         ({"rare_count": -1}, "method.sampler.rare_count"),
         ({"rare_share": -0.1}, "method.sampler.rare_share"),
+        ({"kind": "even"}, r"method.sampler.kind is 'even'; it must be one of stepwise, fitted"),
+        ({"kind": "fitted", "exponent": 1.0}, "method.sampler.kind=fitted has no exponent"),
+        ({"kind": "fitted", "parametrisation": "image"}, "method.sampler.kind=fitted has no exponent"),
+        ({"iterations": 0}, "method.sampler.iterations"),
+        ({"tolerance": 0.0}, "method.sampler.tolerance"),
     ],
 )
 def test_values_out_of_range(options, message):

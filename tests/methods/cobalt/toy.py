@@ -28,10 +28,11 @@ class Stripes(DataSource):
 
     splits = ("train", "val", "test")
 
-    def __init__(self, *, train: int = 96, label_shift: int = 0) -> None:
-        """label_shift: added to all labels, modulo 2; the images stay."""
-        self.task = TaskSpec(2, (3, SIDE, SIDE), (0.5,) * 3, (0.25,) * 3, ("left", "right"), ("vertical", "horizontal"))
-        self.sizes, self.label_shift = {"train": train, "val": 24, "test": 40}, label_shift
+    def __init__(self, *, train: int = 96, label_shift: int = 0, attributes: bool = True) -> None:
+        """label_shift: added to all labels, modulo 2; the images stay. attributes: False keeps them to itself."""
+        names = ("vertical", "horizontal") if attributes else ()
+        self.task = TaskSpec(2, (3, SIDE, SIDE), (0.5,) * 3, (0.25,) * 3, ("left", "right"), names)
+        self.sizes, self.label_shift, self.told = {"train": train, "val": 24, "test": 40}, label_shift, attributes
 
     def split(self, name: str) -> Split:
         draws = rng.generator(rng.fold(0, name))
@@ -46,7 +47,7 @@ class Stripes(DataSource):
         images = stripes[:, None] * colour[:, :, None, None]
         for image, label, row in zip(images, labels.tolist(), top.tolist(), strict=True):
             image[:, row : row + 5, 8 * label + 1 : 8 * label + 6] = 250
-        return Split(images.round().to(torch.uint8), (labels + self.label_shift) % 2, attributes)
+        return Split(images.round().to(torch.uint8), (labels + self.label_shift) % 2, attributes if self.told else None)
 
 
 def make_data(*, seed: int = 0, source: DataSource | None = None, **options) -> Data:

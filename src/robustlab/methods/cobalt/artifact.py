@@ -25,6 +25,8 @@ class Concepts:
     num_concepts: K. tables: split -> code of each slot, -1 where the slot is not active, int16 [n, N]. area, margin:
     of `extract.Assignment`, float16 [n, N]. samples: stable indices of the rows, int64 [n]. fingerprints: split ->
     `Data.fingerprint`. identity: seed, settings, hash of teacher and dictionary, and what else tells a run from others.
+    codes: where the concepts lie, float32 [K, d], to tell which are near each other; None in files of versions that did
+    not write them.
     """
 
     num_concepts: int
@@ -34,6 +36,7 @@ class Concepts:
     samples: dict[str, Tensor]
     fingerprints: dict[str, str]
     identity: dict[str, Any]
+    codes: Tensor | None = None
 
     @property
     def num_slots(self) -> int:
@@ -75,9 +78,9 @@ def load(path: Path, data: Data, *, splits: Sequence[str] = ("train",)) -> Conce
         state = read_checked(path)
     except UserError as error:
         raise ConfigError(f"{path} holds no concepts ({error}); let stage 1 discover them again") from error
-    if set(state) != {"schema", *_fields()}:
+    if {*state, "codes"} != {"schema", *_fields()}:
         raise ConfigError(f"{path} holds something else than concepts; give the file that stage 1 wrote")
-    concepts = Concepts(**{name: state[name] for name in _fields()})
+    concepts = Concepts(**{name: value for name, value in state.items() if name != "schema"})
     missing = [split for split in splits if split not in concepts.tables]
     if missing:
         raise ConfigError(f"{path} has no concepts of the {', '.join(missing)} split; run stage 1 on this data set")

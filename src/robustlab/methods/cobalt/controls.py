@@ -49,6 +49,7 @@ def clustered(discovery: Discovery, concepts: Concepts, data: Data, splits: Sequ
         tables={split: found.indices[:, :1].to(torch.int16) for split, found in nearest.items()},
         area={split: torch.ones(len(found.indices), 1, dtype=torch.float16) for split, found in nearest.items()},
         margin={split: (found.values[:, 1:] - found.values[:, :1]).half() for split, found in nearest.items()},
+        codes=torch.from_numpy(model.cluster_centers_).float(),
     )
 
 

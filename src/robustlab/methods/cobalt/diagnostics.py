@@ -36,6 +36,39 @@ def counts_by(table: Tensor, values: Tensor, *, num_concepts: int, num_values: i
     return presence(table, num_concepts).long().T @ members
 
 
+def label_masses(members: Tensor, labels: Tensor, *, num_classes: int, weights: Tensor | None = None) -> Tensor:
+    """Return the weight of each concept's images of each label: float64 [K, C]; their number without `weights`.
+
+    members: the concepts of each image, bool [n, K]. labels: int64 [n]. weights: float64 [n].
+    """
+    by_label = torch.nn.functional.one_hot(labels.long(), num_classes).double()
+    return members.double().T @ (by_label if weights is None else by_label * weights[:, None])
+
+
+def label_variation(p: Tensor, members: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
+    """Return how well each concept tells the label: total variation of P(y | concept) from even, float64 [K].
+
+    0 where all labels are alike within the concept, 1 - 1 / C where it comes with one alone; NaN for a concept that is
+    never drawn. p: probability of each image, float64 [n]; members, labels: as in `label_masses`.
+    """
+    masses = label_masses(members, labels, num_classes=num_classes, weights=p)
+    return (masses / masses.sum(dim=1, keepdim=True) - 1 / num_classes).abs().sum(dim=1) / 2
+
+
+def rare_group_shares(p: Tensor, labels: Tensor, attributes: Tensor) -> dict[str, float]:
+    """Return the share of rare groups among the images and among the draws, {} where no group is rare.
+
+    A group is rare that has less than half of what it would have if the attributes that come with its label shared the
+    label's images evenly. An oracle: it takes the attributes, int64 [n], so it is for reading only.
+    """
+    by_label = torch.nn.functional.one_hot(labels.long()).long().T @ torch.nn.functional.one_hot(attributes.long())
+    even = by_label.sum(dim=1, keepdim=True) / (by_label > 0).sum(dim=1, keepdim=True).clamp(min=1)
+    rare = (by_label < even / 2)[labels, attributes]
+    if not bool(rare.any()):
+        return {}
+    return {"rare_groups_before": float(rare.double().mean()), "rare_groups": float(p[rare].sum())}
+
+
 def attribute_contrast(table: Tensor, labels: Tensor, attributes: Tensor, *, num_concepts: int) -> Tensor:
     """Return how well each concept tells attributes apart within a label: float64 [K] in [0, 1].
 

@@ -57,7 +57,10 @@ class Discovery:
         return make_student(network.trunk, image_shape=self.task.image_shape, settings=self.settings.slots)
 
     def build(self, learner: Learner, *, updates: int) -> None:
-        """Take the learner of the student and copy its teacher. updates: of the whole stage, for the momentum."""
+        """Take the learner of the student and copy its teacher.
+
+        updates: of the whole stage, of which momentum and the usage of codes take shares.
+        """
         assert isinstance(learner.network, Student)
         assert learner.on_update is None, "the teacher follows the student through the learner's hook"
         self.learner, self.updates = learner, updates
@@ -104,7 +107,7 @@ class Discovery:
         self.dictionary.begin(vectors, flags)
         scalars = self._losses(views, groups, taught, queries=queries, seen=seen, keys=keys)
         self.learner.step(scalars["loss"])
-        counts = self.dictionary.update(vectors, flags)
+        counts = self.dictionary.update(vectors, flags, total=self.updates)
         logits = (taught[0].logits, taught[1].logits)
         momentum = self.settings.teacher.centre_momentum
         self.centre = update_centre(self.centre, logits, momentum=momentum, runtime=self.runtime)
@@ -205,6 +208,7 @@ class Discovery:
             samples={name: table.samples for name, table in tables.items()},
             fingerprints={name: data.fingerprint(name) for name in splits},
             identity={"seed": self.seed, "settings": asdict(self.settings), "hash": self.hash(), **(identity or {})},
+            codes=self.dictionary.codes.cpu(),
         )
 
     def hash(self) -> str:

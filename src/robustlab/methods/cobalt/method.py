@@ -19,7 +19,6 @@ from robustlab.methods.checks import at_least, choose
 from robustlab.methods.cobalt import artifact as concept_files
 from robustlab.methods.cobalt.artifact import Concepts
 from robustlab.methods.cobalt.controls import clustered, shuffled
-from robustlab.methods.cobalt.diagnostics import summary
 from robustlab.methods.cobalt.discover import PURPOSE, Discovery
 from robustlab.methods.cobalt.discovery_settings import (
     DictionarySettings,
@@ -32,9 +31,10 @@ from robustlab.methods.cobalt.discovery_settings import (
     ViewSettings,
     WeightSettings,
 )
-from robustlab.methods.cobalt.outcome import announce, write_report
-from robustlab.methods.cobalt.sampler import SamplerReport, SamplerSettings, probabilities
-from robustlab.methods.cobalt.settings import DiscoverSettings
+from robustlab.methods.cobalt.outcome import announce, diagnostics, draws, write_report
+from robustlab.methods.cobalt.sampler import probabilities
+from robustlab.methods.cobalt.sampler_report import SamplerReport
+from robustlab.methods.cobalt.settings import DiscoverSettings, SamplerSettings
 from robustlab.methods.erm import ERM
 from robustlab.methods.memorisation import DiagnosticsSettings
 
@@ -172,12 +172,12 @@ class CoBalT(ERM):
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
         """After stage 1 name the concepts and report them; in stage 2 report the draws beside what ERM does."""
         if stage.name == CLASSIFY:
-            return {**super().end_epoch(stage, epoch), **self._draws()}
+            return {**super().end_epoch(stage, epoch), **draws(self.report, self.context.data)}
         if epoch + 1 < stage.epochs:
             return {}
         self._balance(self._discovered())
         announce(self.report)
-        return {**self._diagnostics(), **self._draws()}
+        return {**diagnostics(self.used, self.context.data), **draws(self.report, self.context.data)}
 
     def _discovered(self) -> Concepts:
         assert self.discovery is not None
@@ -209,25 +209,10 @@ class CoBalT(ERM):
             data.labels("train"),
             num_concepts=concepts.num_concepts,
             num_classes=data.task.num_classes,
-            eta=self.sampler.eta,
             settings=self.sampler,
             area=self.used.area["train"],
+            codes=concepts.codes,
         )
-
-    def _draws(self) -> dict[str, float]:
-        return {f"sampler/{name}": value for name, value in self.report.metrics().items()}
-
-    def _diagnostics(self) -> dict[str, float]:
-        """Return numbers of the training split's concepts; attributes enter these alone."""
-        data, used = self.context.data, self.used
-        values = summary(
-            used.tables["train"],
-            used.area["train"],
-            data.labels("train"),
-            num_concepts=used.num_concepts,
-            attributes=data.attributes("train"),
-        )
-        return {f"concepts/{name}": value for name, value in values.items()}
 
     def surrogate_groups(self, split: str) -> Tensor | None:
         """Return the concepts of each image, int16 [n, N]; None before stage 2, and for a split without any."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustlab.files import write_json
 from robustlab.methods.cobalt.charts import draw_sampling, draw_table
+from robustlab.methods.cobalt.diagnostics import rare_group_shares, summary
+from robustlab.methods.cobalt.fitted import Fit
 from robustlab.methods.cobalt.pictures import illustrate
-from robustlab.methods.cobalt.sampler import SamplerReport
+from robustlab.methods.cobalt.sampler_report import SamplerReport
 from robustlab.tracking.console import say, warn
 
 if TYPE_CHECKING:
@@ -20,18 +23,69 @@ DRAWS_FILE = "sampler.json"
 
 
 def announce(report: SamplerReport) -> None:
-    """Print what is drawn how; warn where there is nothing to balance over."""
+    """Print what is drawn how; warn of concepts that cannot be balanced, and where there is nothing to balance over."""
     kept, size = int(report.kept.sum()), len(report.p)
     rare = f", without {', '.join(map(str, report.dropped))} that are rare" if report.dropped else ""
+    how = "fitted to all of them" if report.eta is None else f"eta {report.eta:g}"
+    values = report.metrics()
     say(
-        f"CoBalT draws over {kept} of {len(report.kept)} concepts{rare}, eta {report.eta:g}: worth "
-        f"{report.effective_size:,.0f} of {size:,} images drawn alike, one up to {report.largest:.1f} times an epoch"
+        f"CoBalT draws over {kept} of {len(report.kept)} concepts{rare}, {how}: worth "
+        f"{report.effective_size:,.0f} of {size:,} images drawn alike, one up to {report.largest:.1f} times an epoch; "
+        f"labels within a concept are up to {values['variation']:.2f} from even, {values['variation_before']:.2f} "
+        "before"
     )
+    if report.bounded:
+        say(f"CoBalT: method.sampler.max_ratio holds {report.bounded:,} images back that would be drawn more often")
+    if report.fit is not None:
+        _warn_of_left_out(report.fit)
     if kept < 2:
         warn(
             "there is one concept alone, so that images are balanced over classes only; train stage 1 longer "
             "(method.discover.epochs), or look at what its views change (method.views)"
         )
+
+
+def _warn_of_left_out(fit: Fit) -> None:
+    if fit.one_label:
+        warn(
+            f"images of one class alone contain concept {_listed(fit.one_label)}, so no draws can balance its labels: "
+            "it is left out of the fit"
+        )
+    if fit.conflicting:
+        warn(
+            f"the labels of concept {_listed(fit.conflicting)} could not be balanced together with those of the "
+            "others, at least not without leaving images undrawn: it is left out of the fit"
+        )
+
+
+def _listed(concepts: Sequence[int]) -> str:
+    return ", ".join(map(str, concepts))
+
+
+def diagnostics(concepts: Concepts, data: Data) -> dict[str, float]:
+    """Return numbers of the training split's concepts, to log; attributes enter these alone."""
+    values = summary(
+        concepts.tables["train"],
+        concepts.area["train"],
+        data.labels("train"),
+        num_concepts=concepts.num_concepts,
+        attributes=data.attributes("train"),
+    )
+    return {f"concepts/{name}": value for name, value in values.items()}
+
+
+def draws(report: SamplerReport, data: Data) -> dict[str, float]:
+    """Return numbers of the draws, to log; attributes enter the shares of rare groups alone."""
+    return {f"sampler/{name}": value for name, value in {**report.metrics(), **oracle(report, data)}.items()}
+
+
+def oracle(report: SamplerReport, data: Data) -> dict[str, float]:
+    """Return the shares of rare groups before and after balancing, {} where groups are not known.
+
+    For reading only: nothing in training or selection depends on them.
+    """
+    attributes = data.attributes("train")
+    return {} if attributes is None else rare_group_shares(report.p, data.labels("train"), attributes)
 
 
 def write_report(
@@ -41,7 +95,7 @@ def write_report(
 
     concepts: as found. discovery: what found them as slots, to show these; None without.
     """
-    write_json(folder / DRAWS_FILE, report.record())
+    write_json(folder / DRAWS_FILE, {**report.record(), **oracle(report, data)})
     figures = folder / "figures"
     labels, attributes = data.labels("train"), data.attributes("train")
     if discovery is not None:

@@ -1,0 +1,119 @@
+"""Draws under which no concept tells the label: iterative proportional fitting.
+
+Wanted are probabilities P of images with P(y | image has concept k) even over the labels, for all concepts k at once,
+and P(y) even. Of all that are, iterative proportional fitting (Deming and Stephan 1940) finds those nearest to drawing
+all images alike, in the sense of the Kullback-Leibler divergence (Csiszar 1975): it satisfies one condition after the
+other, each time by the smallest change, which multiplies the images of a concept by one factor for each label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was fitted.
+
+    p: probability of each image in one draw, float64 [n], sum 1. one_label: concepts of a single label, which no draws
+    can balance. conflicting: concepts that could not be balanced together with the others within the rounds given, so
+    that they were left out; most often because it would take images that are never drawn. iterations: rounds of the
+    last fit.
+    """
+
+    p: Tensor
+    one_label: tuple[int, ...]
+    conflicting: tuple[int, ...]
+    iterations: int
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """The concepts whose labels are not even under these draws."""
+        return tuple(sorted(self.one_label + self.conflicting))
+
+    def record(self) -> dict[str, Any]:
+        """Return everything but `p` as plain types."""
+        return {name: value for name, value in asdict(self).items() if name != "p"}
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """The labels of some cells are to be even. concept: None for the balance of classes, which concerns all cells.
+
+    cells: int64 [m]. labels: of these cells, in 0 .. count - 1, int64 [m]. count: labels that occur.
+    """
+
+    concept: int | None
+    cells: np.ndarray
+    labels: np.ndarray
+    count: int
+
+
+def fit(members: Tensor, labels: Tensor, *, tolerance: float, rounds: int) -> Fit:
+    """Return the draws that balance the labels of all concepts, those that occur with each.
+
+    members: the concepts of each image, bool [n, K]; images without any are not drawn. labels: int64 [n]. tolerance: of
+    the total variation of a concept's labels from even. Where the rounds do not suffice, the concept that is furthest
+    from even is left out, and the rest is fitted anew: this ends, as the classes alone can always be balanced.
+    """
+    rows, place, sizes = torch.unique(
+        torch.cat([members.long(), labels[:, None]], dim=1), dim=0, return_inverse=True, return_counts=True
+    )
+    start = torch.where(rows[:, :-1].any(dim=1), sizes, 0).double().numpy()
+    conditions, one_label = _conditions(rows[:, :-1].bool().numpy(), rows[:, -1].numpy())
+    conflicting: list[int] = []
+    while True:
+        mass, done, worst = _project(start, conditions, tolerance=tolerance, rounds=rounds)
+        if worst is None:
+            break
+        conflicting.append(worst)
+        conditions = [one for one in conditions if one.concept != worst]
+    each = torch.from_numpy(mass / sizes.numpy())[place]
+    return Fit(each / each.sum(), tuple(one_label), tuple(sorted(conflicting)), done)
+
+
+def _conditions(present: np.ndarray, labels: np.ndarray) -> tuple[list[_Condition], list[int]]:
+    """Return a condition for each concept and, last, that of the classes; and the concepts of a single label.
+
+    present: concepts of each cell, bool [c, K]; labels: int64 [c].
+    """
+    found, one_label = [], []
+    for concept, column in [*enumerate(present.T), (None, present.any(axis=1))]:
+        cells = np.flatnonzero(column)
+        occurring, codes = np.unique(labels[cells], return_inverse=True)
+        if concept is not None and len(occurring) == 1:
+            one_label.append(concept)
+        elif len(occurring) > 1:
+            found.append(_Condition(concept, cells, codes, len(occurring)))
+    return found, one_label
+
+
+def _project(
+    start: np.ndarray, conditions: Sequence[_Condition], *, tolerance: float, rounds: int
+) -> tuple[np.ndarray, int, int | None]:
+    """Return the masses of cells, float64 [c], the rounds done, and None or the concept that was furthest from even.
+
+    In each round the masses are projected onto one condition after the other. Projected onto P(y | k) even, the mass of
+    each label within k becomes the geometric mean of these masses, up to the common factor that keeps the sum at 1.
+    """
+    mass = start / start.sum()
+    worst: int | None = None
+    for done in range(1, rounds + 1):
+        furthest, worst = 0.0, None
+        for one in conditions:
+            sums = np.bincount(one.labels, mass[one.cells], minlength=one.count)
+            variation = float(np.abs(sums / sums.sum() - 1 / one.count).sum()) / 2
+            if variation > furthest and one.concept is not None:
+                worst = one.concept
+            furthest = max(furthest, variation)
+            mass[one.cells] *= (np.exp(np.log(sums).mean()) / sums)[one.labels]
+        mass /= mass.sum()
+        if furthest <= tolerance:
+            return mass, done, None
+    return mass, rounds, worst
