@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from robustlab import rng
 from robustlab.data.base import TaskSpec
+from robustlab.data.module import Data
 from robustlab.data.noise import (
     AsymmetricCIFAR10,
     AsymmetricCIFAR100,
     FixedLabels,
+    HumanLabels,
     InstanceDependent,
     NoiseModel,
     PairFlip,
@@ -24,7 +26,7 @@ from robustlab.data.noise_maps import (
     superclass_successor,
 )
 from robustlab.errors import ConfigError, DataError
-from tests.data.toy_source import Lazy
+from tests.data.toy_source import Lazy, Toy
 
 
 def clean_labels(count: int, num_classes: int) -> torch.Tensor:
@@ -259,6 +261,42 @@ def test_instance_noise_does_not_depend_on_the_threads() -> None:
 def test_wrong_settings_are_named(make, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("model", "asymmetric"),
+    [
+        (Symmetric(rate=0.2), False),
+        (AsymmetricCIFAR10(rate=0.2), True),
+        (AsymmetricCIFAR100(rate=0.2), True),
+        (PairFlip(rate=0.2), True),
+        (InstanceDependent(rate=0.2), False),
+        (HumanLabels(file="none.pt", key="worse_label"), False),
+        (FixedLabels(file="none.npz"), None),
+        (FixedLabels(file="none.npz", asymmetric=True), True),
+    ],
+)
+def test_models_declare_whether_they_are_asymmetric(model, asymmetric) -> None:
+    assert model.asymmetric is asymmetric
+
+
+@pytest.mark.parametrize("model", [None, Symmetric(rate=0.4), PairFlip(rate=0.4)])
+def test_a_file_of_labels_says_what_its_noise_declared(tmp_path, model) -> None:
+    def through_file(data: Data, name: str, **settings) -> Data:
+        data.save_labels(tmp_path / name)
+        return Data(Toy(), seed=5, noise=FixedLabels(file=str(tmp_path / name), **settings), noise_name="file")
+
+    first = Data(Toy(), seed=0, noise=model, noise_name="mine")
+    declared = isinstance(model, PairFlip)
+    assert first.noise_record()["asymmetric"] is declared
+    second = through_file(first, "first.npz")
+    assert second.noise_record()["asymmetric"] is declared
+    assert through_file(second, "second.npz").noise_record()["asymmetric"] is declared  # and so on
+    other = through_file(first, "third.npz", asymmetric=not declared)
+    assert other.noise_record()["asymmetric"] is not declared
+    np.save(tmp_path / "plain.npy", first.assigned.numpy())
+    plain = Data(Toy(), seed=0, noise=FixedLabels(file=str(tmp_path / "plain.npy")))
+    assert plain.noise_record()["asymmetric"] is None
 
 
 def test_fixed_labels_come_from_a_file_without_pickle(tmp_path) -> None:

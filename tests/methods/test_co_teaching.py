@@ -44,16 +44,21 @@ def test_each_network_learns_from_the_others_choice():
         assert all(torch.allclose(wanted[name], got[name]) for name in wanted)
 
 
-def test_the_rate_comes_from_the_data_unless_given():
+def test_the_rate_is_the_true_one_unless_given(capsys):
     data = make_data(noise=0.4)
-    for rate, wanted in ((None, 0.4), (0.2, 0.2)):
+    wrong = float((data.assigned != data.clean).double().mean())
+    assert wrong < 0.35  # a label that is drawn anew may be the right one
+    for rate, wanted, origin in ((None, wrong, "true"), (0.2, 0.2, "")):
         method = CoTeaching(forget_rate=rate)
         method.build(make_context(data, epochs=1, batch_size=32))
         assert method.rate == wanted
-    data.noise_record = lambda: {"rate": float("nan"), "true_rate": 0.37}  # a file of labels
+        said = capsys.readouterr().err
+        assert (f"{100 * wrong:.1f} %, the true rate of wrong labels" in said) is bool(origin)
+    data.noise_record = lambda: {"rate": 0.3, "true_rate": None}  # added to labels that are not known to be right
     method = CoTeaching()
     method.build(make_context(data, epochs=1, batch_size=32))
-    assert method.rate == 0.37
+    assert method.rate == 0.3
+    assert "30.0 %, the nominal rate of the noise" in capsys.readouterr().err
     data.noise_record = lambda: {"rate": None, "true_rate": None}
     with pytest.raises(ConfigError, match=r"set method\.forget_rate"):
         CoTeaching().build(make_context(data, epochs=1, batch_size=32))

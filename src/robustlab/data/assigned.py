@@ -36,7 +36,7 @@ class AssignedLabels:
         return None if self.is_noisy is None else self.is_noisy[indices].double().mean().item()
 
     def record(self, indices: Tensor) -> dict[str, Any]:
-        """Return name, model, nominal and true rate, count of wrong labels, seed of the noise, hashes of the labels.
+        """Return name, model, rates, whether it is asymmetric, number of wrong labels, seed, hashes of the labels.
 
         Rate and count are those of the samples at `indices`, the hashes those of the whole split.
         """
@@ -44,6 +44,7 @@ class AssignedLabels:
             "name": self.noise_name,
             "model": None if self.noise is None else repr(self.noise),
             "rate": None if self.noise is None or math.isnan(self.noise.rate) else self.noise.rate,
+            "asymmetric": False if self.noise is None else self.noise.asymmetric,
             "true_rate": self.true_rate(indices),
             "num_wrong": None if self.is_noisy is None else int(self.is_noisy[indices].sum()),
             "seed": self.noise_seed,

@@ -27,6 +27,8 @@ class HumanLabels(NoiseModel):
     the clean labels in them (`clean_key`) are compared one by one with those of the data set.
     """
 
+    asymmetric = False  # what DivideMix, UNICON and CrossSplit call asymmetric is flipped by class in their code
+
     def __init__(self, *, file: str, key: str, clean_key: str = "clean_label") -> None:
         """See the class."""
         self.file, self.key, self.clean_key = str(file), key, clean_key

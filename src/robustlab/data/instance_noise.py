@@ -24,6 +24,8 @@ class InstanceDependent(NoiseModel):
     shared_w: one matrix for all classes, the variant that circulates with the CIFAR-N code.
     """
 
+    asymmetric = False
+
     def __init__(self, *, rate: float, std: float = 0.1, shared_w: bool = False) -> None:
         """See the class."""
         if not 0.0 < std <= 1.0:

@@ -56,13 +56,12 @@ def check_same(path: Path, assigned: Tensor, *, origin: str) -> None:
         )
 
 
-def clean_hash(path: Path) -> str | None:
-    """Return the hash of the clean labels that a file written by `save` belongs to; None where it does not say."""
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the record in a file written by `save`; empty for a file of labels alone."""
     if path.suffix != ".npz":
-        return None
+        return {}
     with np.load(path, allow_pickle=False) as archive:
-        record = json.loads(str(archive["record"])) if "record" in archive.files else {}
-    return record.get("clean_hash")
+        return json.loads(str(archive["record"])) if "record" in archive.files else {}
 
 
 def _read(path: Path, key: str) -> np.ndarray:

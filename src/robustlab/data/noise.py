@@ -38,6 +38,8 @@ class Symmetric(NoiseModel):
     rate is about rate * (1 - 1 / C). Otherwise over the other classes, and the true rate is int(rate * N) / N.
     """
 
+    asymmetric = False
+
     def __init__(self, *, rate: Rate, inclusive: bool = True) -> None:
         """See the class."""
         self.rate, self.inclusive = check_rate(rate), inclusive
@@ -59,6 +61,8 @@ class Symmetric(NoiseModel):
 
 class _ClassFlip(NoiseModel):
     """Each class has one wrong class that its samples are taken for (or none: itself)."""
+
+    asymmetric = True
 
     def __init__(self, rate: Rate, sampling: str) -> None:
         if sampling not in ("exact", "bernoulli"):
@@ -138,7 +142,10 @@ class AsymmetricCIFAR100(_ClassFlip):
 
 
 class PairFlip(_ClassFlip):
-    """Class c is taken for class c + 1 (the last for the first) with probability `rate`."""
+    """Class c is taken for class c + 1 (the last for the first) with probability `rate`.
+
+    UNICON's code uses it as the asymmetric noise of Tiny-ImageNet.
+    """
 
     def __init__(self, *, rate: Rate, sampling: str = "bernoulli") -> None:
         """See the class."""
@@ -154,9 +161,9 @@ class FixedLabels(NoiseModel):
 
     needs_clean_labels = False
 
-    def __init__(self, *, file: str, key: str = "assigned") -> None:
-        """key: the entry of an .npz."""
-        self.file, self.key = str(file), key
+    def __init__(self, *, file: str, key: str = "assigned", asymmetric: bool | None = None) -> None:
+        """key: the entry of an .npz. asymmetric: see `NoiseModel`; None = as the file says, once it has been read."""
+        self.file, self.key, self.asymmetric = str(file), key, asymmetric
 
     def apply(
         self, clean: Tensor, *, num_classes: int, generator: np.random.Generator, images: Tensor | LazyImages | None
@@ -165,7 +172,10 @@ class FixedLabels(NoiseModel):
         assigned = label_files.load(Path(self.file), self.key)
         if len(assigned) != len(clean):
             raise ConfigError(f"{self.file} holds {len(assigned)} labels, the training split has {len(clean)} samples")
-        belongs_to = label_files.clean_hash(Path(self.file))
+        record = label_files.read_record(Path(self.file))
+        belongs_to = record.get("clean_hash")
         if belongs_to is not None and belongs_to != label_files.label_hash(clean):
             raise ConfigError(f"{self.file} was written for a data set with other labels, or in another order")
+        if self.asymmetric is None:
+            self.asymmetric = record.get("asymmetric")
         return assigned

@@ -17,11 +17,13 @@ from robustlab.errors import ConfigError
 class NoiseModel(ABC):
     """Turns clean labels into assigned ones.
 
-    rate: the nominal rate, NaN where there is none; the true one is counted from the labels. needs_clean_labels: False
-    where the model does not build on the labels that the data set gives.
+    rate: the nominal rate, NaN where there is none; the true one is counted from the labels. asymmetric: whether each
+    class is taken for a certain other one, which some methods train differently on (CrossSplit's warm-up); None where
+    it is not known. needs_clean_labels: False where the model does not build on the labels that the data set gives.
     """
 
     rate: float = math.nan
+    asymmetric: bool | None = None
     needs_clean_labels: bool = True
 
     @abstractmethod

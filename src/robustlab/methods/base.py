@@ -66,6 +66,10 @@ class Context:
 class Method(ABC):
     """Base of all methods. Hyperparameters are keyword arguments of `__init__`; a simple method writes only `loss`.
 
+    A moving average of the weights (`trainer.ema_decay`) is what predicts, and what diagnostics measure. Training must
+    not depend on it: what a method derives targets or choices from is `Learner.network`, as in papers that have no
+    average.
+
     The engine calls `build` once, then for each stage and epoch `batches`, `train_step` for each item that it yields,
     and `end_epoch`. On resume, `load_state_dict` comes after `build`, and `batches` starts at the
     step where the run stood: what an epoch needs beyond the item at hand belongs into `state_dict`.

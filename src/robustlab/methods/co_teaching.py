@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from robustlab.methods.base import Context, Method, Position, Stage, settings
 from robustlab.methods.inference import eval_logits
 from robustlab.methods.memorisation import DiagnosticsSettings, memorisation_metrics
 from robustlab.methods.ranks import whole
+from robustlab.tracking.console import percent, say
 
 NETWORKS = ("network1", "network2")
 
@@ -34,9 +34,10 @@ def small_losses(losses: Tensor, share: float) -> Tensor:
 class CoTeaching(Method):
     """Each network learns from the samples on which the other one's loss is small.
 
-    forget_rate: tau, the share of samples given up in the end; None = the noise rate of the data set, which the paper
-    takes as known. num_gradual: T_k, epochs until then. exponent: c. The paper reports single networks ("network1",
-    "network2"); `predict` sums their logits, as for the other two-network methods here.
+    forget_rate: tau, the share of samples given up in the end; None = the noise rate, which the paper takes as known:
+    the true rate of wrong labels, or the nominal one where clean labels are not known. num_gradual: T_k, epochs until
+    then. exponent: c. The paper reports single networks ("network1", "network2"); `predict` sums their logits, as for
+    the other two-network methods here.
     """
 
     def __init__(
@@ -73,10 +74,12 @@ class CoTeaching(Method):
 
     def _rate(self, context: Context) -> float:
         record = context.data.noise_record()
-        nominal = record["rate"]
-        rate = record["true_rate"] if nominal is None or math.isnan(nominal) else nominal  # label files have no nominal
+        known = record["true_rate"] is not None
+        rate = record["true_rate"] if known else record["rate"]
         if rate is None:
             raise ConfigError("method=co_teaching cannot tell how many labels are wrong here; set method.forget_rate")
+        origin = "the true rate of wrong labels" if known else "the nominal rate of the noise"
+        say(f"Co-teaching gives up {percent(rate)}, {origin}; method.forget_rate=<share> sets another")
         return float(rate)
 
     def train_step(self, item: Batch, position: Position) -> Mapping[str, Tensor]:

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from robustlab.engine.runtime import Runtime
 
 
-def eval_logits(learner: Learner, images: Tensor, *, runtime: Runtime) -> Tensor:
-    """Return float32 logits [B, C] of a learner's inference network (its average where EMA is on) in eval mode."""
-    network = learner.inference_network.eval()
+def eval_logits(learner: Learner, images: Tensor, *, runtime: Runtime, averaged: bool = True) -> Tensor:
+    """Return float32 logits [B, C] of a learner's network in eval mode.
+
+    averaged: of its moving average, where there is one, which is what is evaluated; False: of the network itself, for
+    what training depends on.
+    """
+    network = (learner.inference_network if averaged else learner.network).eval()
     with torch.no_grad(), runtime.autocast():
         logits = network(images)
     return logits.float()

@@ -159,7 +159,7 @@ class JTT(ERM):
         data, runtime = self.context.data, self.context.runtime
 
         def predict(images: Tensor) -> dict[str, Tensor]:
-            return {"": eval_logits(self.learners["identification"], images, runtime=runtime)}
+            return {"": eval_logits(self.learners["identification"], images, runtime=runtime, averaged=False)}
 
         return train_predictions(data, predict, batch_size=self.identification.batch_size)[""] != data.assigned
 

@@ -2,12 +2,15 @@
 
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from robustlab import rng
 from robustlab.data.augment import mixup
+from robustlab.data.module import Data
+from robustlab.data.noise import FixedLabels, PairFlip, Symmetric
 from robustlab.errors import ConfigError
 from robustlab.methods.base import Position
 from robustlab.methods.crosssplit import CrossSplit, losses
@@ -15,6 +18,7 @@ from robustlab.methods.crosssplit.peer import measure_extrema
 from robustlab.methods.crosssplit.targets import ClassExtrema, correct, jensen_shannon
 from tests.methods.harness import (
     RUNTIME,
+    Gaussians,
     assert_equal,
     flat,
     make_context,
@@ -314,15 +318,38 @@ def test_no_accumulated_gradient_waits_when_the_turn_ends():
 
 
 @pytest.mark.parametrize(
-    ("noise_name", "wanted", "value"),
-    [("symmetric", "auto", 0.0), ("asymmetric_cifar10", "auto", 0.1), ("none", "auto", 0.0), ("symmetric", 1.0, 1.0)],
+    ("noise", "wanted", "value"),
+    [
+        (Symmetric(rate=0.4), "auto", 0.0),
+        (PairFlip(rate=0.4), "auto", 0.1),
+        (None, "auto", 0.0),
+        (Symmetric(rate=0.4), 1.0, 1.0),
+    ],
 )
-def test_weight_of_the_negative_entropy(noise_name, wanted, value):
-    data = make_data()
-    data.noise_record = lambda: {"name": noise_name}
-    method = CrossSplit(warmup={"epochs": 1, "neg_entropy": wanted})
-    method.build(make_context(data, epochs=2, batch_size=16))
-    assert method.entropy_weight == value
+def test_weight_of_the_negative_entropy(noise, wanted, value, tmp_path, capsys):
+    """Whatever the noise is called, and also where its labels come from a file."""
+    for name in ("asymmetric_or_so", "symmetric"):
+        data = Data(Gaussians(), seed=0, noise=noise, noise_name=name, views={"weak": [], "strong": []})
+        data.save_labels(tmp_path / "labels.npz")
+        again = FixedLabels(file=str(tmp_path / "labels.npz"))
+        read = Data(Gaussians(), seed=0, noise=again, noise_name=name, views={"weak": [], "strong": []})
+        for one in (data, read):
+            method = CrossSplit(warmup={"epochs": 1, "neg_entropy": wanted})
+            method.build(make_context(one, epochs=2, batch_size=16))
+            assert method.entropy_weight == value
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_labels_that_do_not_say_what_their_noise_is(tmp_path, capsys):
+    np.save(tmp_path / "labels.npy", make_data().assigned.numpy())
+    for asymmetric, value, warned in ((None, 0.0, True), (False, 0.0, False), (True, 0.1, False)):
+        noise = FixedLabels(file=str(tmp_path / "labels.npy"), asymmetric=asymmetric)
+        data = Data(Gaussians(), seed=0, noise=noise, views={"weak": [], "strong": []})
+        method = CrossSplit(warmup={"epochs": 1})
+        method.build(make_context(data, epochs=2, batch_size=16))
+        assert method.entropy_weight == value
+        error = capsys.readouterr().err
+        assert ("noise.model.asymmetric=true" in error) is warned
 
 
 @pytest.mark.parametrize(

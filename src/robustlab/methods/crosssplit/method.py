@@ -19,6 +19,7 @@ from robustlab.methods.crosssplit.step import SplitStep
 from robustlab.methods.inference import eval_logits
 from robustlab.methods.memorisation import DiagnosticsSettings, train_predictions, wrong_labels
 from robustlab.methods.ranks import weighted
+from robustlab.tracking.console import warn
 
 
 class CrossSplit(Method):
@@ -27,6 +28,9 @@ class CrossSplit(Method):
     steps_per_epoch: steps of each network's turn after warm-up; None = one pass over its half. turn_order:
     "sequential" (network 2 learns from the network 1 of this epoch) or "simultaneous" (both from the peer as it was
     when the epoch began). proj_dim: width of the projection head that the contrastive loss reads.
+
+    Targets come from the networks themselves, as in the paper, which has no average: with `trainer.ema_decay`, both
+    networks train as without it, and their averages predict.
     """
 
     def __init__(
@@ -101,11 +105,17 @@ class CrossSplit(Method):
         self.frozen = deepcopy(self.learners["network1"].network) if simultaneous else None
 
     def _entropy_weight(self) -> float:
-        """Return c of equation (9): "auto" = 0.1 for asymmetric noise, 0 otherwise (official code)."""
+        """Return c of equation (9): "auto" = 0.1 for noise that is declared asymmetric, else 0 (official code)."""
         wanted = self.settings.warmup.neg_entropy
         if wanted != "auto":
             return float(wanted)
-        return 0.1 if str(self.context.data.noise_record()["name"]).startswith("asymmetric") else 0.0
+        asymmetric = self.context.data.noise_record()["asymmetric"]
+        if asymmetric is None:
+            warn(
+                "these noisy labels do not say whether their noise is asymmetric, and the warm-up takes it that it is "
+                "not; if it is, set noise.model.asymmetric=true (noise=file) or method.warmup.neg_entropy=0.1"
+            )
+        return 0.1 if asymmetric else 0.0
 
     def stages(self) -> Sequence[Stage]:
         """Return the stages "warmup" and "ssl" (cross-split semi-supervised training)."""
