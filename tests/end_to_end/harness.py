@@ -136,5 +136,5 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert not different, different[:5]
     assert (first / "metrics.jsonl").read_text() == (second / "metrics.jsonl").read_text()
     results = [json.loads((folder / "results.json").read_text()) for folder in (first, second)]
-    for part in ("selection", "final", "noise", "steps"):
+    for part in ("selection", "final", "noise", "steps", "stage_ends", "remarks"):
         assert results[0][part] == results[1][part]

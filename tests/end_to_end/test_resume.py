@@ -1,5 +1,6 @@
 """Killed at random moments and started again with the same command, a run ends as if nothing had happened."""
 
+import json
 import random
 import signal
 from pathlib import Path
@@ -33,6 +34,10 @@ def steps_done(outputs: Path) -> int:
     return 0
 
 
+def stage_ends(folder: Path) -> dict[str, dict[str, float]]:
+    return json.loads((folder / "results.json").read_text())["stage_ends"]
+
+
 def check_resume(tmp_path: Path, method: str, storage: str, number: signal.Signals, kills: int, seed: int) -> None:
     """Compare a run that is stopped `kills` times, each after a random number of steps, with one that is not."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -55,6 +60,11 @@ def check_resume(tmp_path: Path, method: str, storage: str, number: signal.Signa
 @pytest.mark.parametrize("method", ["erm", "crosssplit"])
 def test_sigterm_in_mid_epoch_saves_and_the_same_command_goes_on(tmp_path, method):
     check_resume(tmp_path, method, "resident", signal.SIGTERM, kills=2, seed=0)
+    ends, logged = stage_ends(run_folder(tmp_path / "broken")), rows(run_folder(tmp_path / "broken"))
+    assert list(ends) == (["train"] if method == "erm" else ["warmup", "ssl"])
+    for stage, measured in ends.items():
+        last = [row for row in logged if row["stage"] == stage and row["split"] == "epoch"][-1]
+        assert last["test/accuracy"] == measured["test/accuracy"]
 
 
 @pytest.mark.slow

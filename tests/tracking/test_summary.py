@@ -122,3 +122,9 @@ def test_what_pruning_removed(tmp_path):
     assert row(text, "FLOPs of training, of the whole network's") == "55.8 %"
     assert row(text, "Units left, layer by layer:") == "8 3"
     assert "Removed by pruning" not in summary(tmp_path)
+
+
+def test_remarks_on_the_run_are_warnings(tmp_path):
+    text = summary(tmp_path, {**RESULTS, "remarks": ["accuracy [test] fell from 70.8 %"]})
+    assert "warning: accuracy [test] fell from 70.8 %\n" in text
+    assert "warning" not in summary(tmp_path)

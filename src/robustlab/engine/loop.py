@@ -125,6 +125,8 @@ def _finish_epoch(session: Session, stage: Stage, seconds: float, samples_per_se
         before = sum(earlier.epochs for earlier in list(method.stages())[: cursor.stage])
         session.selection.update(before + cursor.epoch, measured, lambda: _weights(method))
         values |= measured
+        if last:
+            session.stage_ends[stage.name] = dict(measured)
     session.final |= {name: value for name, value in values.items() if not name.startswith("time/")}
     timing = {"time/epoch_seconds": seconds}
     if samples_per_second:  # none where a resumed epoch had only its end to do

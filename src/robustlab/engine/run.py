@@ -254,6 +254,8 @@ def _results(cfg: DictConfig, session: Session, name: str, group: str | None) ->
         "seconds": round(session.cursor.seconds, 3),
         "selection": session.selection.results(),
         "final": session.final,
+        "stage_ends": session.stage_ends,
+        "remarks": list(session.method.remarks(session.final, session.stage_ends)),
         **({"derived": derived} if derived else {}),
         **({"skipped_images": session.data.skipped} if session.data.skipped else {}),
         "group": group,

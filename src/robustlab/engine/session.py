@@ -59,6 +59,7 @@ class Session:
     identity: Mapping[str, Any]
     cursor: Cursor = field(default_factory=Cursor)
     final: dict[str, float] = field(default_factory=dict)
+    stage_ends: dict[str, dict[str, float]] = field(default_factory=dict)
     saved_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -100,6 +101,7 @@ def save(session: Session) -> None:
                 "meter": meter,
                 "selection": session.selection.state_dict(),
                 "final": session.final,
+                "stage_ends": session.stage_ends,
                 "trackers": session.trackers.state_dict(),
                 "ranks": ranks,
             }
@@ -146,4 +148,5 @@ def restore(session: Session, state: Mapping[str, Any]) -> None:
     session.meter.load_state_dict(state["meter"])
     session.selection.load_state_dict(state["selection"])
     session.final = dict(state["final"])
+    session.stage_ends = dict(state.get("stage_ends", {}))  # checkpoints of earlier versions have none
     set_rng_state(own["rng"])

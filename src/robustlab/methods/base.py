@@ -147,6 +147,13 @@ class Method(ABC):
         """Return diagnostics of the epoch that has just ended, e.g. {"diagnostics/beta_wrong": 0.8}."""
         return {}
 
+    def remarks(self, final: Mapping[str, float], stage_ends: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
+        """Return warnings about a finished run that its numbers justify, each a sentence or two for the summary.
+
+        final: the last value of every metric and diagnostic. stage_ends: by stage, the evaluation after its last epoch.
+        """
+        return []
+
     def finish(self, folder: Path) -> Mapping[str, Path]:
         """Write artifacts and pictures into the run folder when training is over; return {name: PNG} to be tracked.
 

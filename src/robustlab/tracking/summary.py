@@ -88,6 +88,8 @@ def print_summary(
             console.print(shown)
         body = "\n".join(line.rstrip() for line in capture.get().splitlines())
         console.out(f"\n{title}\n{facts}\n\n{body}\n", highlight=False)
+    for remark in results.get("remarks", ()):
+        console.print(f"[yellow]warning:[/] {escape(remark)}", soft_wrap=True)
     for label, text in _next_steps(run_dir, command):
         console.print(f"[dim]{label:18}[/]{escape(text)}", soft_wrap=True)  # whole lines, so that they can be copied
 

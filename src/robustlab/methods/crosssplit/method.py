@@ -14,7 +14,7 @@ from robustlab.methods.base import settings as group
 from robustlab.methods.crosssplit import settings as s
 from robustlab.methods.crosssplit.halves import Turn, TurnItem, split_halves
 from robustlab.methods.crosssplit.losses import warmup_loss
-from robustlab.methods.crosssplit.record import Record, half_metrics
+from robustlab.methods.crosssplit.record import Record, half_metrics, stall
 from robustlab.methods.crosssplit.step import SplitStep
 from robustlab.methods.inference import eval_logits
 from robustlab.methods.memorisation import DiagnosticsSettings, train_predictions, wrong_labels
@@ -187,6 +187,10 @@ class CrossSplit(Method):
             predicted = train_predictions(data, self.predictions, batch_size=self.diagnostics.batch_size)
             metrics |= half_metrics(predicted, data, self.halves)
         return metrics
+
+    def remarks(self, final: Mapping[str, float], stage_ends: Mapping[str, Mapping[str, float]]) -> list[str]:
+        """Return a warning where the networks have unlearned what they knew at the end of warm-up."""
+        return stall(final, stage_ends)
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the sum of both networks' logits, float32 [B, C]."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robustlab.methods.crosssplit.targets import ClassExtrema, Correction, mixing_weight
 from robustlab.methods.memorisation import memorised, wrong_labels
+from robustlab.tracking.console import percent
 
 if TYPE_CHECKING:
     from robustlab.data.module import Data
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
 PER_CLASS = 20
 """Most classes whose extrema are logged one by one; more would be hundreds of curves."""
 
+PER_SAMPLE = ("divergence", "soft", "peer", "guess")
+
+STALL = 0.01
+"""Loss of accuracy since warm-up, as a share, beyond which a run counts as stalled."""
+
 
 class Record:
     """Row k - 1 of each tensor belongs to turn k; -1 where a sample had no part in the epoch.
 
-    divergence: JSDn, float32 [2, N]. soft, guess: class of the corrected label and of the guess, int32 [2, N].
+    divergence: JSDn, float32 [2, N]. soft, peer, guess: class of the corrected label, of the peer's prediction and of
+    the guess, int32 [2, N].
     low, high: extrema of the turns, float32 [2, C].
     """
 
@@ -35,6 +42,7 @@ class Record:
         self.values = {
             "divergence": torch.full((2, num_samples), -1.0, device=device),
             "soft": torch.full((2, num_samples), -1, dtype=torch.int32, device=device),
+            "peer": torch.full((2, num_samples), -1, dtype=torch.int32, device=device),
             "guess": torch.full((2, num_samples), -1, dtype=torch.int32, device=device),
             "low": torch.full((2, num_classes), float("inf"), device=device),
             "high": torch.full((2, num_classes), -float("inf"), device=device),
@@ -42,7 +50,7 @@ class Record:
 
     def clear(self) -> None:
         """Forget the per-sample entries; called when an epoch's first turn begins."""
-        for name in ("divergence", "soft", "guess"):
+        for name in PER_SAMPLE:
             self.values[name].fill_(-1)
 
     def set_extrema(self, turn: int, extrema: ClassExtrema) -> None:
@@ -54,10 +62,11 @@ class Record:
         """Return the extrema of a turn."""
         return ClassExtrema(self.values["low"][turn - 1], self.values["high"][turn - 1])
 
-    def corrected(self, turn: int, index: Tensor, correction: Correction) -> None:
-        """Note what became of the labels of `index` (int64 [B])."""
+    def corrected(self, turn: int, index: Tensor, correction: Correction, predicted: Tensor) -> None:
+        """Note what became of the labels of `index` (int64 [B]). predicted: the peer's probabilities, [B, C]."""
         self.values["divergence"][turn - 1, index] = correction.divergence
         self.values["soft"][turn - 1, index] = correction.targets.argmax(dim=1).int()
+        self.values["peer"][turn - 1, index] = predicted.argmax(dim=1).int()
 
     def guessed(self, turn: int, index: Tensor, targets: Tensor) -> None:
         """Note the guesses, float [U, C], for `index` (int64 [U])."""
@@ -70,13 +79,14 @@ class Record:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` gave."""
         for name, value in self.values.items():
-            value.copy_(state[name])
+            if name in state:  # checkpoints of earlier versions lack the peer's predictions, which are diagnostics only
+                value.copy_(state[name])
 
     def _on_host(self, runtime: Runtime) -> dict[str, Tensor]:
         """Return copies on the CPU, with the entries of all ranks."""
         values = {name: value.clone() for name, value in self.values.items()}
         if runtime.world_size > 1:
-            for name in ("divergence", "soft", "guess"):
+            for name in PER_SAMPLE:
                 dist.all_reduce(values[name], op=dist.ReduceOp.MAX)
         return {name: value.cpu() for name, value in values.items()}
 
@@ -102,6 +112,7 @@ class Record:
             "soft_label_accuracy": (soft_right, served),
             "soft_label_corrected": (soft_right, wrong),
             "soft_label_kept": (soft_right, right),
+            "peer_accuracy": (values["peer"] == clean, served),
             "guess_accuracy": (values["guess"] == clean, guessed),
         }
         for name, (value, among) in shares.items():
@@ -153,3 +164,24 @@ def half_metrics(predicted: Mapping[str, Tensor], data: Data, halves: tuple[Tens
         if count:
             metrics[f"diagnostics/memorised_{place}"] = total / count
     return metrics
+
+
+def stall(final: Mapping[str, float], stage_ends: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a warning where accuracy ends below what it was after warm-up; empty where it does not.
+
+    final, stage_ends: see `Method.remarks`. The networks then learn from their own mistakes: guesses feed guesses.
+    """
+    metric = "test/accuracy" if "test/accuracy" in final else "val/accuracy"
+    before, now = stage_ends.get("warmup", {}).get(metric), stage_ends.get("ssl", {}).get(metric)
+    if before is None or now is None or not now < before - STALL:
+        return []
+    text = f"{metric} fell from {percent(before)} at the end of warm-up to {percent(now)}"
+    named = {"guess": "guesses for unlabelled images", "peer": "the peer's predictions", "soft_label": "soft labels"}
+    shares = {words: final.get(f"diagnostics/{name}_accuracy") for name, words in named.items()}
+    known = [f"{words} {percent(share)}" for words, share in shares.items() if share is not None]
+    if known:
+        text += f" (right at the end: {', '.join(known)})"
+    return [
+        f"{text}: the networks learn from their own mistakes. Warm up longer (method.warmup.epochs, "
+        "method.warmup.batch_size) or give guesses less weight (method.loss.lambda_u); see docs/crosssplit.md"
+    ]

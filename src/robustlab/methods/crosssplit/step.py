@@ -119,7 +119,7 @@ class SplitStep:
             hard=settings.hard,
             eps=self.settings.jsd.eps,
         )
-        self.record.corrected(item.turn, batch.index, correction)
+        self.record.corrected(item.turn, batch.index, correction, predicted)
         return correction.targets
 
     def _corrector(self, network: nn.Module, peer: nn.Module) -> nn.Module:
