@@ -29,6 +29,24 @@ def test_attribute_contrast_is_averaged_over_labels():
     assert found.tolist() == pytest.approx([0.75, 0.75, 0])
 
 
+def test_purity_and_recall_are_averaged_over_labels():
+    # Concept 0, by label and attribute: 2 of 2 and 1 of 2; 1 of 1 and 0 of 1. Label 2 has one attribute alone. Concept 1
+    # is in the others, so that it tells them apart as well; of equal ones the first is meant.
+    table = torch.tensor([[0], [0], [0], [1], [0], [1], [0], [0]])
+    labels, attributes = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]), torch.tensor([0, 0, 1, 1, 0, 1, 1, 1])
+    found = diagnostics.attribute_purity_and_recall(table, labels, attributes, num_concepts=2)
+    assert found == (pytest.approx(1 / (1 + 0.25)), pytest.approx(1))
+    alone = diagnostics.attribute_purity_and_recall(table[6:], labels[6:], attributes[6:], num_concepts=2)
+    assert all(math.isnan(value) for value in alone)
+
+
+def test_a_concept_of_the_label_does_not_pass_for_one_of_the_attribute():
+    labels = torch.tensor([0] * 20 + [1] * 20)
+    attributes = torch.tensor([0] * 19 + [1] + [0] + [1] * 19)
+    found = diagnostics.attribute_purity_and_recall(labels[:, None], labels, attributes, num_concepts=2)
+    assert found == (0.5, 0.5)
+
+
 def test_a_label_with_one_attribute_says_nothing_of_contrast():
     table, labels, attributes = torch.tensor([[0], [1], [0]]), torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])
     assert diagnostics.attribute_contrast(table, labels, attributes, num_concepts=2).tolist() == [1, 1]
@@ -62,6 +80,7 @@ def test_summary():
     assert found["concepts_per_image"] == pytest.approx(5 / 4)
     assert found["largest_slot"] == pytest.approx(0.5625)
     assert found["attribute_contrast"] == 1
+    assert (found["attribute_purity"], found["attribute_recall"]) == (1, 0.5)  # of concept 2
     assert 1 < found["perplexity"] < 3
     without = diagnostics.summary(TABLE, area, LABELS, num_concepts=4)
     assert without == {name: value for name, value in found.items() if "attribute" not in name}

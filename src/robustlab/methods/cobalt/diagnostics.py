@@ -88,6 +88,28 @@ def attribute_contrast(table: Tensor, labels: Tensor, attributes: Tensor, *, num
     return torch.stack(ranges).mean(dim=0) if ranges else torch.full((num_concepts,), math.nan, dtype=torch.float64)
 
 
+def attribute_purity_and_recall(
+    table: Tensor, labels: Tensor, attributes: Tensor, *, num_concepts: int
+) -> tuple[float, float]:
+    """Return how the concept that tells attributes apart best stands for the one it comes with most: both in [0, 1].
+
+    Recall is P(k | a). Purity is P(a | k) if attributes were equally likely: recall over the sum of P(k | a) over all
+    attributes. Each P(k | a) is the mean of P(k | y, a) over the labels that come with more than one attribute, so that
+    a concept of the label does not pass for one of the attribute. NaN where no label does.
+    """
+    there = presence(table, num_concepts).double()
+    shares: dict[int, list[Tensor]] = {}
+    for label in labels.unique():
+        known = attributes[labels == label].unique().tolist()
+        for attribute in known if len(known) > 1 else ():
+            shares.setdefault(attribute, []).append(there[(labels == label) & (attributes == attribute)].mean(dim=0))
+    if not shares:
+        return math.nan, math.nan
+    means = torch.stack([torch.stack(rows).mean(dim=0) for rows in shares.values()])
+    best = means[:, int((means.amax(dim=0) - means.amin(dim=0)).argmax())]
+    return float(best.max() / best.sum().clamp(min=1e-12)), float(best.max())
+
+
 def normalised_information(table: Tensor, values: Tensor, *, num_concepts: int) -> float:
     """Return the normalised mutual information of concept and value, 2 I / (H(concept) + H(value)), in [0, 1].
 
@@ -108,8 +130,8 @@ def summary(
     """Return the diagnostics of a split as scalars to log.
 
     "concepts_used" (in one image at least), "perplexity", "largest_slot" (mean area of the slot that has most),
-    "concepts_per_image", "nmi_label"; with attributes, too, "nmi_attribute" and "attribute_contrast" (of the concept
-    that has most). area: float [n, N].
+    "concepts_per_image", "nmi_label"; with attributes, too, "nmi_attribute" and, of the concept that has most,
+    "attribute_contrast", and "attribute_purity" and "attribute_recall". area: float [n, N].
     """
     there = presence(table, num_concepts)
     found = {
@@ -123,5 +145,7 @@ def summary(
         found["nmi_attribute"] = normalised_information(table, attributes, num_concepts=num_concepts)
         contrast = attribute_contrast(table, labels, attributes, num_concepts=num_concepts)
         if not contrast.isnan().any():
+            purity, recall = attribute_purity_and_recall(table, labels, attributes, num_concepts=num_concepts)
             found["attribute_contrast"] = float(contrast.max())
+            found |= {"attribute_purity": purity, "attribute_recall": recall}
     return found

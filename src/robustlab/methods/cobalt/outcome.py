@@ -63,15 +63,19 @@ def _listed(concepts: Sequence[int]) -> str:
 
 
 def diagnostics(concepts: Concepts, data: Data) -> dict[str, float]:
-    """Return numbers of the training split's concepts, to log; attributes enter these alone."""
-    values = summary(
-        concepts.tables["train"],
-        concepts.area["train"],
-        data.labels("train"),
-        num_concepts=concepts.num_concepts,
-        attributes=data.attributes("train"),
-    )
-    return {f"concepts/{name}": value for name, value in values.items()}
+    """Return numbers of the concepts of the training and the validation split, to log; attributes enter these alone."""
+    found = {}
+    for split, prefix in (("train", "concepts"), ("val", "concepts_val")):
+        if split in concepts.tables:
+            values = summary(
+                concepts.tables[split],
+                concepts.area[split],
+                data.labels(split),
+                num_concepts=concepts.num_concepts,
+                attributes=data.attributes(split),
+            )
+            found |= {f"{prefix}/{name}": value for name, value in values.items()}
+    return found
 
 
 def draws(report: SamplerReport, data: Data) -> dict[str, float]:
