@@ -1,63 +1,8 @@
-"""Pictures of finished runs: `python scripts/plot.py outputs/ [--kind curves|sparsity|units] [--out picture.png]`.
+"""`robustlab plot` from a checkout: `python scripts/plot.py outputs/`."""
 
-curves: a metric over epochs. sparsity: accuracy at the last epoch against the share of units (or weights) removed, a
-line for each method. units: the units left in each layer over time, of one run.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from robustlab.errors import ConfigError, UserError
-from robustlab.report.collect import find_runs, group_runs
-from robustlab.report.plots import plot_curves
-
-KINDS = ("curves", "sparsity", "units")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draw the picture; return the exit code: 2 if there is nothing to draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="the folder that holds the runs, e.g. outputs/; for units: one run")
-    parser.add_argument("--kind", choices=KINDS, default="curves", help="what to draw (default %(default)s)")
-    parser.add_argument("--metric", default="test/accuracy", help="a name in metrics.jsonl (default %(default)s)")
-    parser.add_argument("--sparsity", choices=("neuron", "weight"), default="neuron", help="of what (default neuron)")
-    parser.add_argument("--out", type=Path, help="PNG, SVG or PDF (default: <kind>.png)")
-    args = parser.parse_args(argv)
-    out = Path(f"{args.kind}.png") if args.out is None else args.out
-    try:
-        _draw(args, out)
-    except UserError as error:
-        print(f"plot: {error}", file=sys.stderr)
-        return error.exit_code
-    except (OSError, ValueError) as error:  # an unwritable place, or a suffix that matplotlib does not know
-        print(f"plot: cannot write {out}: {error}", file=sys.stderr)
-        return 2
-    print(out)
-    return 0
-
-
-def _draw(args: argparse.Namespace, out: Path) -> None:
-    if args.kind == "curves":
-        plot_curves(args.folder, out, metric=args.metric)
-        return
-    from robustlab.pruning.figures import EVENTS_FILE, accuracy_against_sparsity, live_units_figure, read_events
-
-    runs, _ = find_runs(args.folder)
-    if args.kind == "sparsity":
-        accuracy_against_sparsity(group_runs(runs), out, sparsity=args.sparsity, metric=args.metric)
-        return
-    folders = [run.folder for run in runs if (run.folder / EVENTS_FILE).exists()]
-    folders = [folder for folder in folders if len(read_events(folder)["events"]) > 1] or folders[:1]
-    if len(folders) > 1:
-        listed = "\n  ".join(map(str, folders[:20]))
-        raise ConfigError(f"{args.folder} holds {len(folders)} runs that prune; give the folder of one:\n  {listed}")
-    content = read_events(folders[0] if folders else args.folder)
-    live_units_figure(content["events"], out, total_updates=content.get("total_updates"))
-
+from robustlab.commands.plot import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,37 +1,8 @@
-"""Send to W&B what it lacks of local runs: `python scripts/sync.py outputs/`, on a machine that reaches the server.
+"""`robustlab sync` from a checkout: `python scripts/sync.py outputs/`."""
 
-For clusters whose compute nodes have no network, after an outage, or for runs of `tracker=local`. Each run becomes one
-W&B run; what the server has is not sent again, so the command may be repeated, also while runs are still going on.
-Exit codes: 0 everything that there is was sent, 2 no runs or no key, 4 the server did not take a run.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from robustlab.errors import UserError
-from robustlab.tracking.wandb_sync import sync_all
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Sync the runs below a folder and say what was done; return the exit code."""
-    parser = argparse.ArgumentParser(description="Send to W&B what it lacks of local runs.")
-    parser.add_argument("folder", type=Path, help="the folder that holds the runs, e.g. outputs/")
-    folder = parser.parse_args(argv).folder
-    codes: list[int] = []
-    try:
-        for run, done, error in sync_all(folder):
-            print(f"{run}: {done}", flush=True)
-            codes.append(error.exit_code if error else 0)
-    except UserError as error:
-        print(f"sync: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{len(codes)} run{'' if len(codes) == 1 else 's'} looked at" + (", not all were sent" if any(codes) else ""))
-    return max(codes)
-
+from robustlab.commands.sync import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ settings.load_profile("shared")
 def pytest_configure() -> None:
     """One thread each, set before torch is imported: the tests run two at a time (pytest-xdist)."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Suggested commands are then the same however the tests were started: `train` is on the PATH, not run by uv.
+    os.environ["PATH"] = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
+    os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustlab.closed_pipe import without_traceback
 from robustlab.config.compose import CONFIG_NAME, session
 from robustlab.config.default_experiment import with_default_experiment
 from robustlab.engine.world import World
 from robustlab.errors import EXIT_PREEMPTED, ConfigError, NumericalError, UserError
+from robustlab.invocation import hint
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     The first process of a run also writes the code to the file that ROBUSTLAB_EXIT_CODE_FILE names, if it is set:
     torchrun, which ends with 1 whatever its processes end with, does not hand it on.
     """
-    code = _main(argv)
+    code = without_traceback(lambda: _main(argv))
     path = os.environ.get("ROBUSTLAB_EXIT_CODE_FILE")
     if path and World.from_environment().is_main:
         Path(path).write_text(f"{code}\n", encoding="utf-8")
@@ -69,7 +71,7 @@ def _refuse_contradictions(args: Namespace) -> None:
     if sum(map(bool, modes)) > 1:
         raise ConfigError("choose one of --run, --multirun, --cfg, --info and --shell-completion")
     if args.resolve and args.cfg is None and not args.help:
-        raise ConfigError("--resolve goes with --cfg, e.g. train --cfg job --resolve")
+        raise ConfigError(f"--resolve goes with --cfg, e.g. {hint('train', '--cfg', 'job', '--resolve')}")
     if args.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun is not supported: the same command again resumes or repeats a run")
 

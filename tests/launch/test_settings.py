@@ -51,7 +51,7 @@ def test_wrong_settings_are_refused_with_what_to_do(key, value, message):
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch):
     settings = launcher("hydra/launcher=slurm")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'robustlab\[cluster\]'") as caught:
+    with pytest.raises(ConfigError, match="uv sync --extra cluster") as caught:
         slurm_settings(settings)
     assert caught.value.exit_code == 2
 

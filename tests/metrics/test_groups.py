@@ -16,9 +16,9 @@ from robustlab.metrics.groups import (
     inferred_accuracies,
     inferred_worst,
     weighted_average,
-    wilson_interval,
     worst,
 )
+from robustlab.metrics.intervals import wilson_interval
 from robustlab.metrics.names import is_group_accuracy
 
 

@@ -120,5 +120,5 @@ def test_units_of_one_size_are_shrunk_alike():
 def test_without_the_library_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     network, units = make("mlp")
-    with pytest.raises(ConfigError, match=r'pip install "torch-pruning>=1\.6,<2"'):
+    with pytest.raises(ConfigError, match="uv sync --extra pruning"):
         coupled_scores(network, units, torch.zeros(1, *SHAPE), normalizer="max")

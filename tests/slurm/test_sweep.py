@@ -142,4 +142,4 @@ def test_train_m_waits_for_its_jobs_and_tells_how_each_ended(tmp_path):
     first, second = sorted(line.partition("] ")[2] for line in done.stdout.splitlines() if line.startswith("["))
     assert first.startswith("dataset=cifar10: failed, exit code 2: train: cifar10 is not in")
     assert second == "dataset=digits: done"
-    assert f"scripts/status.py {tmp_path} --cancel" in done.stderr
+    assert f"robustlab status {tmp_path} --cancel" in done.stderr

@@ -23,7 +23,7 @@ BASELINE = {**RESULTS, "selection": {"last": measured(0.3)}, "method": "gdro"}
 
 def summary(tmp_path, results, baseline=None) -> str:
     text = io.StringIO()
-    print_summary(results, baseline, run_dir=tmp_path / "a" / "seed0", command="train", console=make_console(text))
+    print_summary(results, baseline, run_dir=tmp_path / "a" / "seed0", arguments=(), console=make_console(text))
     return text.getvalue()
 
 

@@ -5,7 +5,7 @@ import shlex
 
 from rich.console import Console
 
-from robustlab.tracking.console import make_console, shell_line
+from robustlab.tracking.console import make_console
 from robustlab.tracking.summary import print_summary
 
 RESULTS = {
@@ -24,10 +24,10 @@ RESULTS = {
 BASELINE = {**RESULTS, "method": "erm", "selection": {"last": {"epoch": 59, "test/accuracy": 0.6104}}}
 
 
-def summary(tmp_path, results=RESULTS, baseline=BASELINE, command="train -m method=crosssplit seed=3"):
+def summary(tmp_path, results=RESULTS, baseline=BASELINE, arguments=("-m", "method=crosssplit", "seed=3")):
     text = io.StringIO()
     run_dir = tmp_path / "crosssplit-digits-0" / "seed0"
-    print_summary(results, baseline, run_dir=run_dir, command=command, console=make_console(text))
+    print_summary(results, baseline, run_dir=run_dir, arguments=arguments, console=make_console(text))
     return text.getvalue()
 
 
@@ -52,14 +52,14 @@ def test_all_that_matters_is_there(tmp_path):
     assert "60 epochs in 1 min 11 s" in text
     assert row(text, "Run folder") == str(tmp_path / "crosssplit-digits-0" / "seed0")
     assert row(text, "More seeds") == "train -m method=crosssplit seed=0,1,2"
-    assert row(text, "Table of all runs") == f"python scripts/report.py {tmp_path}"
+    assert row(text, "Table of all runs") == f"robustlab report {tmp_path}"
 
 
 def test_commands_can_be_pasted_into_a_shell(tmp_path):
-    words = ["train", "--config-dir", "my own", "trainer.selection=[last]", "paths.output_dir='mü ö'"]
-    text = summary(tmp_path / "mü ö", command=shell_line(words))
+    words = ["--config-dir", "my own", "trainer.selection=[last]", "paths.output_dir='mü ö'"]
+    text = summary(tmp_path / "mü ö", arguments=words)
     more = row(text, "More seeds")
-    assert shlex.split(more) == ["train", "-m", *words[1:], "seed=0,1,2"]
+    assert shlex.split(more) == ["train", "-m", *words, "seed=0,1,2"]
     assert more.count('"') == 2
     assert shlex.split(row(text, "Table of all runs"))[-1] == str(tmp_path / "mü ö")
 
@@ -80,7 +80,7 @@ def test_a_plain_run_has_a_short_summary(tmp_path):
         **RESULTS, "method": "erm", "noise": {"name": "none"}, "noise_record": {}, "final": {"test/accuracy": 0.99},
         "selection": {"last": {"epoch": 1, "test/accuracy": 0.99}},
     }  # fmt: skip
-    text = summary(tmp_path, plain, None, command="train")
+    text = summary(tmp_path, plain, None, arguments=())
     assert [line.split() for line in text.splitlines() if line.startswith("cross-entropy  ")] == [
         ["cross-entropy", "99.0", "%"]
     ]
@@ -102,7 +102,7 @@ def test_a_terminal_gets_a_panel_whose_commands_stay_whole(tmp_path):
     text = io.StringIO()
     run_dir = tmp_path / ("long" * 30) / "seed0"
     console = Console(file=text, force_terminal=True, no_color=True, width=80)
-    print_summary(RESULTS, BASELINE, run_dir=run_dir, command="train", console=console)
+    print_summary(RESULTS, BASELINE, run_dir=run_dir, arguments=(), console=console)
     assert "╭" in text.getvalue()
     assert str(run_dir) in text.getvalue()
 

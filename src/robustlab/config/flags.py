@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from robustlab.config.wording import did_you_mean
 from robustlab.errors import ConfigError
+from robustlab.invocation import hint
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -21,13 +22,13 @@ def train_parser() -> ArgumentParser:
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
-    parser.prog, parser.allow_abbrev = "train", False
+    parser.prog, parser.allow_abbrev = hint("train"), False
     parser.error = _refuse  # type: ignore[method-assign]
     return parser
 
 
 def _refuse(message: str) -> NoReturn:
-    raise ConfigError(f"{message}; `train --help` shows how commands are written")
+    raise ConfigError(f"{message}; `{hint('train', '--help')}` shows how commands are written")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from robustlab.config.resolvers import sweep_group
 from robustlab.config.rules import refuse_unwritable
 from robustlab.config.stop_signals import hold_back
 from robustlab.errors import EXIT_PREEMPTED, ConfigError, UserError
+from robustlab.invocation import SWEEP_VARIABLE
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 SLURM_LAUNCHER = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
 """The `_target_` by which `hydra.launcher` names SLURM: that of Hydra's submitit plugin, whose keys are understood."""
-
-SWEEP_VARIABLE = "ROBUSTLAB_SWEEP"
-"""Environment variable that tells a run in a job which sweep it is a point of."""
 
 
 def launch(hydra: Hydra, overrides: list[str], *, config_name: str, multirun: bool) -> int:

@@ -1,4 +1,7 @@
-"""`${run_name:}`: the name of a run's folder, a function of its settings; `${home:path}`: below the home folder."""
+"""`${run_name:}`: the name of a run's folder, a function of its settings; `${home:path}`: below the home folder.
+
+`${command:verb}` is for help texts: how this user starts `train`, `report`, ...
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from robustlab.invocation import hint
+
 NOT_IDENTITY = ("seed", "paths", "tracker", "hydra", "compare", "resume", "tags", "name")
 """Top-level keys that do not change what a run computes, or (the seed) have a folder level of their own."""
 
@@ -22,6 +27,7 @@ _FIXED_SEED = 0
 def register() -> None:
     """Make the resolvers known to OmegaConf; may be called again."""
     OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("command", hint, replace=True)
     OmegaConf.register_new_resolver("home", lambda path: os.path.join(os.path.expanduser("~"), path), replace=True)
 
 

@@ -112,7 +112,7 @@ def check_files(rows: Mapping[str, Rows], found: Collection[str], *, where: str)
 
 
 class GroupFolder(GroupFiles):
-    """Any images with a CSV table that gives file, split, class and attribute of each, as scripts/prepare_data.py does.
+    """Any images with a CSV table of file, split, class and attribute of each, as `robustlab prepare-data` writes it.
 
     Splits are 0, 1, 2 or train, val, test; classes and attributes are numbered from 0. Group numbers are made anew from
     class and attribute: other projects number their groups in other orders.

@@ -26,7 +26,7 @@ class MetaShift(GroupFiles):
 
     The four folders are pooled; NumPy's `RandomState(42)` draws 25 % for test and 10 % for validation. The draw depends
     on the order of the files: here they are sorted by name within each folder, which SubpopBench leaves to the file
-    system. scripts/prepare_data.py metashift --table writes the split down.
+    system. `robustlab prepare-data metashift --table` writes the split down.
     """
 
     attribute_names = ("outdoor", "indoor")

@@ -15,6 +15,7 @@ from robustlab.data.module import Data
 from robustlab.engine.runtime import Runtime
 from robustlab.methods.base import Method
 from robustlab.metrics import groups
+from robustlab.metrics.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from torchmetrics import MeanMetric, MetricCollection
@@ -104,7 +105,7 @@ def _by_group(correct: Tensor, labels: Tensor, attributes: Tensor, data: Data) -
     found = groups.accuracy_by_group(correct, index, num_groups=task.num_groups)
     worst = groups.worst(found)
     accuracy, count = float(found.accuracy[worst]), int(found.counts[worst])
-    low, high = groups.wilson_interval(accuracy, count)
+    low, high = wilson_interval(accuracy, count)
     values = {
         "balanced_group_avg": groups.balanced_average(found),
         "worst_group": accuracy,

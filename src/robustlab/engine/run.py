@@ -29,7 +29,7 @@ from robustlab.engine.world import World
 from robustlab.errors import EXIT_PREEMPTED, PeerError
 from robustlab.files import remove_temporary, write_json
 from robustlab.tracking.base import Trackers, selection_summary
-from robustlab.tracking.console import make_console, say, shell_line, warn
+from robustlab.tracking.console import make_console, say, warn
 from robustlab.tracking.groups import group_record, print_group_table
 from robustlab.tracking.progress import Progress
 from robustlab.tracking.summary import print_summary
@@ -74,8 +74,8 @@ def run(
     if group is not None and was_finished:
         return 0  # of what a sweep finds finished, its own line is enough
     if World.from_environment().is_main:
-        command = shell_line(["train", *flags, *overrides])
-        print_summary(outcome.results, baseline, run_dir=outcome.folder, command=command)
+        arguments = [*flags, *overrides]
+        print_summary(outcome.results, baseline, run_dir=outcome.folder, arguments=arguments)
     return 0
 
 

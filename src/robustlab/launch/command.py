@@ -1,4 +1,4 @@
-"""What `scripts/submit.py` and `scripts/status.py` do."""
+"""What `robustlab submit` and `robustlab status --resubmit` do."""
 
 from __future__ import annotations
 

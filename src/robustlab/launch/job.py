@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustlab.config.launch import SWEEP_VARIABLE
 from robustlab.config.stop_signals import STOP_SIGNALS
 from robustlab.engine.signals import StopFlag
 from robustlab.errors import EXIT_PREEMPTED
 from robustlab.files import write_json
+from robustlab.invocation import SWEEP_VARIABLE
 from robustlab.launch.queue import may_requeue
 from robustlab.launch.record import log_path, outcome_path, read_outcome
 

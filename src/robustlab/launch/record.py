@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.errors import RunFolderError
+from robustlab.invocation import hint
 
 SWEEP_FILE = "sweep.json"
 
@@ -54,9 +55,7 @@ class Submission:
     @property
     def status_line(self) -> str:
         """The command that shows where its runs stand."""
-        from robustlab.tracking.console import shell_line
-
-        return shell_line(["python", "scripts/status.py", str(self.outputs)])
+        return hint("status", str(self.outputs))
 
     def write(self) -> None:
         """Write `sweep.json`, whole or not at all."""

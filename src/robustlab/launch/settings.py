@@ -13,6 +13,7 @@ from robustlab.config.kinds import MISSING, Range
 from robustlab.config.schema import AtLeastOne, Positive, Word
 from robustlab.config.typehints import from_dataclass
 from robustlab.errors import ClusterError, ConfigError
+from robustlab.invocation import extra_hint, hint
 
 _SHARED = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")
 _SHARED += ("stderr_to_stdout",)  # submitit has these for every kind of executor; the others are SLURM's own
@@ -72,8 +73,7 @@ def slurm_settings(launcher: Any) -> dict[str, Any]:
         )
     if importlib.util.find_spec("submitit") is None:
         raise ConfigError(
-            "hydra/launcher=slurm needs the extra 'cluster', which is not installed: pip install 'robustlab[cluster]', "
-            "or in a checkout uv sync --extra cluster"
+            f"hydra/launcher=slurm needs the extra 'cluster', which is not installed; run: {extra_hint('cluster')}"
         )
     return settings
 
@@ -84,7 +84,7 @@ def need_slurm() -> None:
     if missing:
         raise ClusterError(
             f"there is no {', '.join(missing)} here: submit on a login node of the cluster, see what would be "
-            "submitted with scripts/submit.py --dry-run, or leave hydra/launcher out to run here"
+            f"submitted with `{hint('submit', '--dry-run')}`, or leave hydra/launcher out to run here"
         )
 
 

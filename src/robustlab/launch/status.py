@@ -1,4 +1,4 @@
-"""`scripts/status.py`: where the runs below a folder of outputs stand; cancelling, submitting failed ones again."""
+"""`robustlab status`: where the runs below a folder of outputs stand; cancelling, submitting failed ones again."""
 
 from __future__ import annotations
 

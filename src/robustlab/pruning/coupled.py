@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustlab.errors import ConfigError
+from robustlab.invocation import extra_hint
 from robustlab.pruning.scores import Scores, evaluating
 from robustlab.pruning.units import Units, UnitSet
 
@@ -27,8 +28,7 @@ def torch_pruning() -> ModuleType:
         import torch_pruning as library
     except ImportError as error:
         raise ConfigError(
-            'method=group_norm needs torch-pruning, which is not installed; run: pip install "torch-pruning>=1.6,<2" '
-            "(or install this package with its extra: pip install 'robustlab[pruning]')"
+            f"method=group_norm needs torch-pruning, which is not installed; run: {extra_hint('pruning')}"
         ) from error
     return library
 

@@ -30,7 +30,7 @@ OWN_WEIGHTS: Mapping[str, Any] = {"weights": None, "pretrained": False}
 def load_pruned(folder: str | Path, *, packages: Sequence[str] = ("robustlab.models",)) -> nn.Module:
     """Return the network of an exported run: a plain one of the widths that were left, in evaluation mode, on the CPU.
 
-        python scripts/export.py outputs/<run>/seed0              # writes outputs/<run>/seed0/export
+        robustlab export outputs/<run>/seed0                      # writes outputs/<run>/seed0/export
         network = load_pruned("outputs/<run>/seed0/export")
         logits = network((pixels - mean) / std)                   # pixels in [0, 1]; mean, std: see model.json
 

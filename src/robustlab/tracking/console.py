@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Sequence
 from typing import TextIO
 
 from rich.console import Console
@@ -39,15 +37,6 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Print one warning line on standard error."""
     say(f"warning: {text}")
-
-
-def shell_line(words: Sequence[str]) -> str:
-    """Write words so that a shell reads them back: as `shlex.join`, but readable where a word has quotes in it."""
-
-    def quoted(word: str) -> str:
-        return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
-
-    return " ".join(map(quoted, words))
 
 
 def percent(fraction: float, *, digits: int = 1) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from robustlab.metrics.groups import wilson_interval
+from robustlab.metrics.intervals import wilson_interval
 from robustlab.tracking.console import percent
 from robustlab.tracking.jsonl import decode_number
 

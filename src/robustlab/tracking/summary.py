@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from robustlab.tracking.console import duration, make_console, percent, shell_line
+from robustlab.invocation import hint, program_hint
+from robustlab.tracking.console import duration, make_console, percent
 from robustlab.tracking.groups import group_rows, measured_splits, worst_group
 from robustlab.tracking.jsonl import decode_number
 
@@ -63,7 +63,7 @@ def print_summary(
     baseline: Mapping[str, Any] | None = None,
     *,
     run_dir: Path,
-    command: str,
+    arguments: Sequence[str],
     console: Console | None = None,
 ) -> None:
     """Print the end of a run: accuracies, the method it is compared with, wrong labels, where everything is, what next.
@@ -72,7 +72,7 @@ def print_summary(
         results: content of the run's `results.json`.
         baseline: `results.json` of the run it is compared with, if there is one.
         run_dir: the run folder.
-        command: the command line that made the run, e.g. "train method=elr".
+        arguments: what `train` was given to make the run, e.g. ["method=elr"].
         console: where to print; default the standard output, without a terminal as plain text.
     """
     console = console or make_console()
@@ -90,7 +90,7 @@ def print_summary(
         console.out(f"\n{title}\n{facts}\n\n{body}\n", highlight=False)
     for remark in results.get("remarks", ()):
         console.print(f"[yellow]warning:[/] {escape(remark)}", soft_wrap=True)
-    for label, text in _next_steps(run_dir, command):
+    for label, text in _next_steps(run_dir, arguments):
         console.print(f"[dim]{label:18}[/]{escape(text)}", soft_wrap=True)  # whole lines, so that they can be copied
 
 
@@ -220,17 +220,17 @@ def _last(results: Mapping[str, Any]) -> Mapping[str, Any]:
     return results["selection"].get("last") or results["final"]
 
 
-def _next_steps(run_dir: Path, command: str) -> list[tuple[str, str]]:
+def _next_steps(run_dir: Path, arguments: Sequence[str]) -> list[tuple[str, str]]:
     """Where the run is and which commands come next, each copyable as it stands."""
-    words = [word for word in shlex.split(command) if word not in ("-m", "--multirun")]
-    words = [word for word in words if not re.match(r"\+?seed=", word)]
+    words = [word for word in arguments if word not in ("-m", "--multirun") and not re.match(r"\+?seed=", word)]
     steps = [
         ("Run folder", str(run_dir)),
-        ("More seeds", shell_line([words[0], "-m", *words[1:], "seed=0,1,2"])),
-        ("Table of all runs", shell_line(["python", "scripts/report.py", str(run_dir.parent.parent)])),
+        ("More seeds", hint("train", "-m", *words, "seed=0,1,2")),
+        ("Table of all runs", hint("report", str(run_dir.parent.parent))),
     ]
     segment = offline_segment(run_dir)
-    return [*steps, ("Upload to W&B", shell_line(["wandb", "sync", str(segment)]))] if segment is not None else steps
+    upload = [] if segment is None else [("Upload to W&B", program_hint("wandb", "sync", str(segment)))]
+    return [*steps, *upload]
 
 
 def offline_segment(run_dir: Path) -> Path | None:

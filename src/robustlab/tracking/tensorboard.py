@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.errors import ConfigError
+from robustlab.invocation import extra_hint
 
 
 class TensorBoard:
@@ -17,8 +18,8 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError(
-                "tracker.tensorboard.enabled=true needs the package tensorboard, which is not installed; "
-                'install it with: uv pip install "robustlab[tensorboard]"'
+                "tracker.tensorboard.enabled=true needs the package tensorboard, which is not installed; run: "
+                + extra_hint("tensorboard")
             ) from error
         self._make = SummaryWriter
         self._folder = folder

@@ -21,6 +21,7 @@ from typing import Any
 
 import robustlab
 from robustlab.errors import EXIT_PREEMPTED, ConfigError
+from robustlab.invocation import hint
 from robustlab.tracking.console import say, warn
 
 MODES = ("auto", "online", "offline", "disabled")
@@ -179,7 +180,7 @@ class WandbFeed:
 
 def later(run_dir: Path) -> str:
     """Return how to send what W&B lacks of a run."""
-    return f"send the rest with: python scripts/sync.py {run_dir}"
+    return f"send the rest with: {hint('sync', str(run_dir))}"
 
 
 def feed_settings(

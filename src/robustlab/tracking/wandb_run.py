@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from robustlab.invocation import program_hint
 from robustlab.tracking.wandb_login import base_url, has_key, unreachable
 
 Notify = Callable[[Mapping[str, str]], None]
@@ -38,8 +39,8 @@ def start_run(settings: Mapping[str, Any], notify: Notify) -> Any:
         segment = segment_of(run)
         _drop_older_segments(segment, settings["run_id"])
         asked = mode == settings["mode"] or (settings["mode"] == "auto" and not has_key())
-        reason = f" ({why})" if why else ""
-        notify({"say" if asked else "warn": f"W&B is offline{reason}; upload the run with: wandb sync {segment}"})
+        reason, upload = f" ({why})" if why else "", program_hint("wandb", "sync", str(segment))
+        notify({"say" if asked else "warn": f"W&B is offline{reason}; upload the run with: {upload}"})
     return run
 
 

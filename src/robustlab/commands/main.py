@@ -1,0 +1,33 @@
+"""`robustlab <verb>`: everything that this package does on the command line, by name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from robustlab.closed_pipe import without_traceback
+from robustlab.commands import VERBS
+from robustlab.config.wording import did_you_mean
+from robustlab.invocation import command_words, shell_line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb and return its exit code; 2 for a verb that does not exist."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if words else 2
+    verb, *rest = words
+    if verb not in VERBS:
+        own = shell_line(command_words("report")[:-1])
+        print(f"robustlab: there is no {verb}{did_you_mean(verb, list(VERBS))}; see: {own} --help", file=sys.stderr)
+        return 2
+    module = "robustlab.train" if verb == "train" else f"robustlab.commands.{verb.replace('-', '_')}"
+    return without_traceback(lambda: importlib.import_module(module).main(rest))
+
+
+def _help() -> str:
+    own = shell_line(command_words("report")[:-1])
+    lines = [f"  {verb:14}{what}" for verb, what in VERBS.items()]
+    return "\n".join([f"usage: {own} <verb> [arguments]", "", *lines, "", f"{own} <verb> --help says more of one."])
