@@ -48,10 +48,10 @@ def test_a_verbs_help_names_the_command_and_imports_no_torch(verb):
 
 def test_the_help_of_train_shows_commands_as_they_were_started(capsys, monkeypatch):
     assert main(["train", "--help"]) == 0
-    assert "\n  train -m method=" in capsys.readouterr().out
+    assert "\n  train -m noise=" in capsys.readouterr().out
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
     assert main(["train", "--help"]) == 0
-    assert "\n  uv run train -m method=" in capsys.readouterr().out
+    assert "\n  uv run train -m noise=" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("module", [["robustlab.train"], ["robustlab", "train"]])
