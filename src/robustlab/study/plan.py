@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from robustlab.errors import ConfigError
-from robustlab.tracking.console import shell_line
+from robustlab.invocation import shell_line
 
 KEYS = {"about": str, "base": str, "needs": dict, "points": list}
 _REFERENCE = re.compile(r"@(\w+)")
