@@ -1,14 +1,23 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from robustlab.data.augment import Resize
+from robustlab.data.digits import Digits
+from robustlab.data.module import Data
+from robustlab.engine.learner import Learner
 from robustlab.errors import ConfigError, NumericalError
 from robustlab.methods.pruned import PrunedNetwork
+from robustlab.models.mlp import mlp
+from robustlab.models.resnet import resnet_small
+from robustlab.models.small_cnn import small_cnn
+from robustlab.models.vgg import vgg16
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.settings import SurgerySettings
-from tests.methods.harness import Options, assert_equal, make_context, make_data, restore, run, snapshot
+from tests.methods.harness import RUNTIME, Options, assert_equal, make_context, make_data, restore, run, snapshot
 
 WIDTHS = (12, 10)
 FIRST, LAST = "trunk.1", "trunk.4"
@@ -27,6 +36,21 @@ def built(*, epochs: int = 2, train: int = 128, learner: dict | None = None, **o
     return method
 
 
+def on_digits(model) -> PrunedNetwork:
+    """A method whose network, `model` with its defaults or a narrow VGG, sees digits."""
+    small = {vgg16: {"width": 2, "dense": [8, 8], "pool": None}}
+    side = 16 if model is vgg16 else 8
+    torch.manual_seed(0)
+    network = model(num_classes=10, image_shape=(1, side, side), **small.get(model, {}))
+    views = {"weak": [], "test": [Resize(size=side)]}
+    data = Data(Digits(), seed=0, subset=60, views=views)
+    learner = Learner(network, runtime=RUNTIME, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05))
+    method = PrunedNetwork()
+    context = make_context(data, epochs=1, batch_size=16)
+    method.build(replace(context, new_learner=lambda *_, **__: learner))
+    return method
+
+
 def sets(method: PrunedNetwork) -> list[str]:
     return [one.name for one in method.units.sets]
 
@@ -37,7 +61,7 @@ def silence(method: PrunedNetwork, name: str, rows: list[int] | slice, *, offset
     network = method.learners["network"].network
     for path in method.units[name].writers:
         module = network.get_submodule(path)
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.weight[rows], module.bias[rows] = 0.0, offset
 
 
@@ -78,17 +102,43 @@ def test_accumulated_gradients_are_waited_for():
     assert method.learners["network"].updates == 8
 
 
-def test_excluded_sets_stay_whole_and_a_whole_inner_layer_leaves_one_unit_that_counts_as_dead():
+def test_excluded_sets_stay_whole():
     first, last = sets(built())
     method = built(surgery={"exclude": [last]})
-    silence(method, first, slice(None))
+    silence(method, first, slice(1, None))
     silence(method, last, [1, 2])
     ends = run(method)
-    assert len(method.surgeon.live[first]) == 1
-    assert live(method) == {first: 0, last: 10}
-    assert ends[-1][f"pruning/live/{first}"] == 0
-    assert ends[-1]["pruning/neuron_sparsity"] == pytest.approx(12 / 22)
+    assert live(method) == {first: 1, last: 10}
+    assert ends[-1]["pruning/neuron_sparsity"] == pytest.approx(11 / 22)
     assert ends[-1]["loss"] < 2.0
+
+
+def test_a_wholly_dead_layer_inside_a_residual_block_leaves_one_unit_that_counts_as_dead():
+    method = on_digits(resnet_small)
+    inner = "stages.1.0.conv1"
+    silence(method, inner, slice(None))
+    method.remove_dead(t=0)
+    assert len(method.surgeon.live[inner]) == 1
+    assert method.record.metrics()[f"pruning/live/{inner}"] == 0
+    assert live(method)["stages.1.0.output"] == 16
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (mlp, "dense1"),
+        (small_cnn, "conv2"),
+        (vgg16, "conv7"),
+        (resnet_small, "stem"),
+        (resnet_small, "stages.1.0.output"),
+    ],
+)
+def test_a_wholly_dead_layer_that_everything_goes_through_is_an_error(model, name):
+    method = on_digits(model)
+    silence(method, name, slice(None))
+    with pytest.raises(NumericalError, match=f"all units of {name}(,| are).* dead at update 3, and nothing leads"):
+        method.remove_dead(t=3)
+    assert method.surgeon.removed == 0
 
 
 def test_a_check_right_after_a_removal_finds_nothing():
@@ -108,7 +158,7 @@ def test_a_check_right_after_a_removal_finds_nothing():
 def test_a_network_that_says_the_same_to_all_images_is_an_error(at_the_end):
     method = built(surgery={"start": 10**6 if at_the_end else 0})
     silence(method, sets(method)[1], slice(None))
-    with pytest.raises(NumericalError, match="all units that feed the classifier are dead at update"):
+    with pytest.raises(NumericalError, match="all units of dense2 are dead at update"):
         run(method)
     assert NumericalError.exit_code == 5
 

@@ -18,11 +18,15 @@ from robustlab.methods.base import Context, Position, Stage, settings
 from robustlab.methods.checks import within
 from robustlab.methods.memorisation import DiagnosticsSettings
 from robustlab.methods.single import SingleNetwork
+from robustlab.pruning.collapse import severing_sets
 from robustlab.pruning.death import DeathReport, DeathSettings, find_dead
 from robustlab.pruning.record import Record
 from robustlab.pruning.samples import Samples
 from robustlab.pruning.settings import SurgerySettings
 from robustlab.pruning.units import units_of
+
+FEW = 8
+"""Images that are enough to find out whether the network depends on them at all."""
 
 
 class PrunedNetwork(SingleNetwork):
@@ -146,13 +150,13 @@ class PrunedNetwork(SingleNetwork):
     ) -> int:
         """Remove units, record the event, and return how many are gone. dead, constants: see `Surgeon.remove`.
 
-        Nothing happens if these units are known to be dead already. Raises `NumericalError` if none would be left
-        before the classifier.
+        Nothing happens if these units are known to be dead already. Raises `NumericalError` if no path from the images
+        to the classifier would be left.
         """
         if not self._is_news(dead):
             return 0
-        self._refuse_collapse(dead, t)
         images = next(iter(self.death_batches(self.death.num_samples)))
+        self._refuse_collapse(dead, images, t)
         before = self._logits(images)
         removed = self.learners["network"].remove(dead, constants=constants)
         self.after_surgery()
@@ -238,12 +242,15 @@ class PrunedNetwork(SingleNetwork):
         idle, excluded = self.surgeon.idle, self.surgery.exclude
         return any(not torch.equal(mask.cpu(), idle[name]) for name, mask in dead.items() if name not in excluded)
 
-    def _refuse_collapse(self, dead: Mapping[str, Tensor], t: int) -> None:
-        read = [one.name for one in self.units.sets if any(reader.module == "classifier" for reader in one.readers)]
-        if read and all(bool(dead.get(name, self.surgeon.idle[name]).all()) for name in read):
+    def _refuse_collapse(self, dead: Mapping[str, Tensor], images: Tensor, t: int) -> None:
+        learner, idle = self.learners["network"], self.surgeon.idle
+        masks = {name: dead.get(name, mask).to(images.device) for name, mask in idle.items()}
+        cut = severing_sets(learner.network, self.units, masks, images[:FEW])
+        if cut:
+            others = f", and of {len(cut) - 1} further layers," if len(cut) > 1 else ""
             raise NumericalError(
-                f"all units that feed the classifier are dead at update {t} ({', '.join(read)}): the network gives one "
-                f"answer to every image; {self.advice}, and run the command again"
+                f"all units of {cut[0]}{others} are dead at update {t}, and nothing leads around them: the network "
+                f"gives one answer to every image; {self.advice}, and run the command again"
             )
 
     @torch.no_grad()
