@@ -129,6 +129,39 @@ def test_contradictions():
     assert found("method.warmup.epochs=60", "trainer.epochs=61") == []
 
 
+PRUNING = [
+    "magnitude",
+    "random_pruning",
+    "slimming",
+    "snap",
+    "crop",
+    "crop_it",
+    "early_snap",
+    "early_crop",
+    "group_norm",
+]
+
+
+@pytest.mark.parametrize("method", PRUNING)
+def test_methods_that_prune_once_take_one_target_by_three_measures(method):
+    assert found(f"method={method}", "method.target.flops=0.8") == []
+    (message,) = found(f"method={method}", "method.target.flops=0.8", "method.target.neurons=0.5")
+    assert message.startswith("method.target: neurons=0.5 and flops=0.8 name 2 targets; give exactly one of")
+    (message,) = found(f"method={method}", "method.target.parameters=1.0")
+    assert message.startswith("method.target.parameters: expected a number >= 0 and < 1")
+    (message,) = found(f"method={method}", "+method.target_neuron_sparsity=0.3")
+    assert message.endswith("it is written method.target.neurons=0.3 now")
+
+
+def test_the_floor_of_a_penalty_fits_its_surgery():
+    assert found("method=demp", "method.reg.floor=2", "method.surgery.min_width=2") == []
+    (message,) = found("method=demp", "method.reg.floor=2", "method.surgery.min_width=3")
+    assert message.startswith("method.reg.floor: 2 is below method.surgery.min_width=3")
+    (message,) = found("method=demp", "method.reg.floor=2", "method.surgery.enabled=false")
+    assert message.startswith("method.reg.floor: counts live units")
+    assert found("method=demp", "method.reg.floor=0")[0].startswith("method.reg.floor: expected a whole number >= 1")
+
+
 def test_words_for_totals_stand_only_in_schedules():
     assert found("scheduler=onecycle") == []
     assert found("trainer.epochs=total_epochs")[0].startswith("trainer.epochs: expected a whole number")

@@ -42,7 +42,7 @@ def test_the_lowest_scores_of_the_initial_network_go(criterion, score):
 
 
 def test_rounds_follow_the_cumulative_targets():
-    method = built(Saliency(criterion="crop", target_neuron_sparsity=0.9, rounds={"steps": 5}, scoring=SCORING))
+    method = built(Saliency(criterion="crop", target={"neurons": 0.9}, rounds={"steps": 5}, scoring=SCORING))
     run(method, stop=1)
     wanted = [removed_at(share, 32) / 32 for share in (0.5, 0.7, 0.8, 0.85, 0.875, 0.8875, 0.9)]
     distinct = sorted(set(wanted))  # rounds that remove no whole unit leave no event
@@ -51,7 +51,7 @@ def test_rounds_follow_the_cumulative_targets():
 
 
 def test_rounds_score_what_is_left():
-    options = {"criterion": "crop", "target_neuron_sparsity": 0.8, "scoring": SCORING}
+    options = {"criterion": "crop", "target": {"neurons": 0.8}, "scoring": SCORING}
     once, often = built(Saliency(**options)), built(Saliency(**options, rounds={"steps": 5}))
     run(once, stop=1)
     run(often, stop=1)
@@ -119,7 +119,7 @@ def test_the_early_methods_prune_when_the_distance_changes_little(distances, pru
 
 
 def test_a_deadline_prunes_even_if_nothing_has_settled():
-    method = built(EarlySaliency(target_neuron_sparsity=0.8, latest=0.5, scoring=SCORING), epochs=4, lr=3.0)
+    method = built(EarlySaliency(target={"neurons": 0.8}, latest=0.5, scoring=SCORING), epochs=4, lr=3.0)
     run(method)
     assert {event["t"] for event in method.record.events if event["reason"] == "score"} == {10}
     assert method.surgeon.removed == 26
@@ -128,7 +128,7 @@ def test_a_deadline_prunes_even_if_nothing_has_settled():
 @pytest.mark.parametrize("stop", [4, 5, 6, 9, 11])
 def test_an_early_run_goes_on_from_anywhere(stop):
     def method() -> Saliency:
-        return built(EarlySaliency(criterion="crop", target_neuron_sparsity=0.4, scoring=SCORING), lr=0.3)
+        return built(EarlySaliency(criterion="crop", target={"neurons": 0.4}, scoring=SCORING), lr=0.3)
 
     whole = method()
     run(whole)

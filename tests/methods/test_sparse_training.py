@@ -123,13 +123,14 @@ def test_group_norm_pulls_as_the_library_does():
     assert made["trunk.1.weight"].abs().max() > 0
 
 
-def test_group_norm_removes_what_the_library_removes():
+@pytest.mark.parametrize("normalizer", ["max", "mean"])
+def test_group_norm_removes_what_the_library_removes(normalizer):
     network, theirs = small(), small()
-    method = built(GroupNorm(prune_at=0.0, target_neuron_sparsity=0.5), network=network)
+    method = built(GroupNorm(prune_at=0.0, target={"neurons": 0.5}, normalizer=normalizer), network=network)
     library = torch_pruning.pruner.GroupNormPruner(
         theirs,
         torch.zeros(1, 1, 1, 16),
-        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2, normalizer="max"),
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2, normalizer=normalizer),
         global_pruning=True,
         pruning_ratio=0.5,
         ignored_layers=[theirs.classifier],

@@ -4,11 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustlab.errors import ConfigError, NumericalError
-from robustlab.pruning.selection import check_reachable, cumulative_targets, lowest, removed_at
+from robustlab.pruning.selection import Ranking, check_reachable, cumulative_targets, removed_at
 
 
 def awake(widths: dict[str, int]) -> dict[str, torch.Tensor]:
     return {name: torch.zeros(width, dtype=torch.bool) for name, width in widths.items()}
+
+
+def lowest(scores, *, original, target, **options) -> dict[str, torch.Tensor]:
+    return Ranking(scores, original=original, **options).chosen(removed_at(target, sum(original.values())))
 
 
 def test_cumulative_targets_of_the_authors():
@@ -97,3 +101,44 @@ def test_broken_scores_are_refused():
 def test_a_target_out_of_reach_is_refused():
     with pytest.raises(ConfigError, match=r"at most 9 can be removed, a sparsity of 0\.450"):
         check_reachable(0.5, {"a": 10, "b": 10}, scored={"a": 10}, min_width=1)
+
+
+def test_scores_that_tell_nothing_take_from_all_sets_alike():
+    widths = {"a": 8, "b": 16, "c": 4}
+    scores = {name: torch.ones(width) for name, width in widths.items()}
+    chosen = lowest(scores, original=widths, idle=awake(widths), target=0.5)
+    assert {name: mask.nonzero().flatten().tolist() for name, mask in chosen.items()} == {
+        "a": [0, 1, 2, 3],
+        "b": list(range(8)),
+        "c": [0, 1],
+    }
+
+
+@given(
+    widths=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    share=st.floats(0, 0.99),
+    scope=st.sampled_from(["global", "per_layer"]),
+    seed=st.integers(0, 99),
+)
+def test_a_share_of_the_cost_is_reached_to_the_nearest_unit(widths, share, scope, seed):
+    original = {str(number): width for number, width in enumerate(widths)}
+    generator = torch.Generator().manual_seed(seed)
+    scores = {name: torch.rand(width, generator=generator) for name, width in original.items()}
+    weights = {name: number + 1.0 for number, name in enumerate(original)}
+    whole = sum(weights[name] * width for name, width in original.items())
+
+    def saved(left):
+        return 1 - sum(weights[name] * width for name, width in left.items()) / whole
+
+    ranking = Ranking(scores, original=original, idle=awake(original), scope=scope)
+    found = saved(ranking.widths(ranking.for_cost(share, saved)))
+    every = [saved(ranking.widths(ranking.chosen(goal))) for goal in range(ranking.most + 1)]
+    if scope == "global":
+        assert abs(found - share) == pytest.approx(min(abs(one - share) for one in every))
+    else:  # leftovers of rounding may make the cost of n + 1 units a little larger than that of n
+        assert abs(found - share) <= max(weights.values()) / whole or found == pytest.approx(every[-1])
+
+
+def test_broken_scores_are_refused_whatever_the_target_is():
+    with pytest.raises(NumericalError, match="units a "):
+        Ranking({"a": torch.tensor([float("inf")])}, original={"a": 1}, idle=awake({"a": 1}))

@@ -15,6 +15,7 @@ from robustlab.models.preact_resnet import preact_resnet18, wide_resnet
 from robustlab.models.resnet import cifar_resnet, resnet_small
 from robustlab.models.small_cnn import small_cnn
 from robustlab.models.vgg import vgg16
+from robustlab.pruning.cost import Cost, forward_flops
 from robustlab.pruning.surgery import Surgeon
 from robustlab.pruning.units import RESIDUAL_MODES, units_of
 from tests.pruning.surgical import assert_consistent, count_by_hand, images, kill, some_dead, stirred
@@ -80,6 +81,22 @@ def test_removing_dead_units_changes_nothing(name, mode, dtype, tolerance):
     assert (both(network, batch) - expected).abs().max() <= tolerance
     assert sum(one.numel() for one in network.parameters()) == parameters
     assert_consistent(surgeon)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [(n, m) for m in RESIDUAL_MODES for n in (MODELS if m == "per_block" else STREAMED)]
+)
+def test_the_cost_foretold_for_widths_is_that_of_the_cut_network(name, mode):
+    network = build(name)
+    units = units_of(network).in_mode(mode)
+    cost = Cost.of(network, MODELS[name][1], units)
+    surgeon = Surgeon(network, units)
+    for seed in (2, 3):
+        dead = some_dead(units, seed=seed)
+        surgeon.remove({key: mask[: len(surgeon.live[key])] for key, mask in dead.items()})
+        widths = {key: len(live) for key, live in surgeon.live.items()}
+        assert cost.parameters_at(widths) == sum(one.numel() for one in network.parameters()) < cost.parameters
+        assert cost.flops_at(widths) == forward_flops(network, MODELS[name][1]) < cost.flops
 
 
 @ALL

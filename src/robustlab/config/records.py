@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from robustlab.config.kinds import MISSING, Kind, is_node
-from robustlab.config.wording import did_you_mean, listed, show
+from robustlab.config.wording import RENAMED, did_you_mean, listed, show
 
 SPECIAL_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
 
@@ -49,6 +49,9 @@ class Record(Kind):
             elif not self.open and key not in SPECIAL_KEYS:
                 known = [name for name in self.fields if name not in given]
                 hint = did_you_mean(str(key), known) or listed(known)
+                old = RENAMED.get(f"{prefix}{key}")
+                if old is not None and old.partition(".")[2].partition(".")[0] in self.fields:
+                    hint = f"; it is written {old}={show(item)} now"
                 yield f"{prefix}{key}: {self.name} has no {self.noun} '{key}'{hint}"
         if not partial:
             for key, field in self.fields.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from robustlab.config.wording import did_you_mean
 from robustlab.errors import RunFolderError
+from robustlab.methods.checks import MEASURES, floor_problem, target_problem
 
 Rule = Callable[[Mapping[str, Any]], list[str]]
 """Takes the plain, resolved configuration, whose keys and types are right already; returns messages."""
@@ -51,6 +52,25 @@ def noise_fits_dataset(cfg: Mapping[str, Any]) -> list[str]:
             fits = dataset == owner or dataset.startswith(f"{owner}_")
             return [] if fits else [f"noise={noise} is defined on the classes of {owner}, not on dataset={dataset}"]
     return []
+
+
+def pruning_target_is_one(cfg: Mapping[str, Any]) -> list[str]:
+    """What is removed at once is said by one measure."""
+    target = cfg["method"].get("target")
+    if not isinstance(target, Mapping) or not set(target) <= set(MEASURES):
+        return []
+    problem = target_problem(target)
+    return [] if problem is None else [problem]
+
+
+def floor_fits_surgery(cfg: Mapping[str, Any]) -> list[str]:
+    """The penalty of a set stops before its cut does."""
+    reg, surgery = cfg["method"].get("reg"), cfg["method"].get("surgery")
+    if not isinstance(reg, Mapping) or not isinstance(surgery, Mapping):
+        return []
+    least, enabled = surgery.get("min_width", 1), surgery.get("enabled", True)
+    problem = floor_problem(reg.get("floor"), min_width=least, enabled=enabled)
+    return [] if problem is None else [problem]
 
 
 def frozen_features_have_no_places(cfg: Mapping[str, Any]) -> list[str]:
@@ -96,6 +116,8 @@ RULES: list[Rule] = [
     warmup_ends_before_training,
     precision_fits_device,
     noise_fits_dataset,
+    pruning_target_is_one,
+    floor_fits_surgery,
     frozen_features_have_no_places,
     compare_names_a_method,
     run_dir_is_inside_output_dir,

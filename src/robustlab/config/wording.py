@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+RENAMED = {"method.target_neuron_sparsity": "method.target.neurons"}
+"""Settings that had another name before, by that name."""
+
 
 def show(value: Any) -> str:
     """Return a value as it is named in messages: short, with its type where that may be in doubt."""

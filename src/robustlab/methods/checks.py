@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robustlab.errors import ConfigError
@@ -24,3 +24,35 @@ def within(key: str, value: float, low: float, high: float, *, below: bool = Fal
     """Raise `ConfigError` unless `method.<key>` lies in [low, high] (or, with `below`, in [low, high))."""
     if not low <= value <= high or (below and value == high):
         raise ConfigError(f"method.{key} is {value}; it must lie in [{low:g}, {high:g}{')' if below else ']'}")
+
+
+MEASURES = ("neurons", "flops", "parameters")
+"""What a share to remove can be taken of."""
+
+
+def target_problem(values: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a pruning target that names more than one of `MEASURES`, or None."""
+    given = [f"{name}={values[name]}" for name in MEASURES if values.get(name) is not None]
+    if len(given) < 2:
+        return None
+    return (
+        f"method.target: {' and '.join(given)} name {len(given)} targets; give exactly one of {', '.join(MEASURES)} "
+        "and set the others to null"
+    )
+
+
+def floor_problem(floor: int | None, *, min_width: int, enabled: bool) -> str | None:
+    """Return what is wrong with a floor of live units beside the settings of surgery, or None."""
+    if floor is None:
+        return None
+    if floor < min_width:
+        return (
+            f"method.reg.floor: {floor} is below method.surgery.min_width={min_width}; no set is cut below min_width, "
+            "so its penalty has to stop there or earlier: raise the floor, or lower min_width"
+        )
+    if not enabled:
+        return (
+            "method.reg.floor: counts live units, and with method.surgery.enabled=false dead units stay among them; "
+            "set method.surgery.enabled=true, or method.reg.floor=null"
+        )
+    return None

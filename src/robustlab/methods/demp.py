@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from robustlab.errors import ConfigError
 from robustlab.methods.base import Context, Stage, settings
+from robustlab.methods.checks import floor_problem
 from robustlab.methods.memorisation import DiagnosticsSettings
 from robustlab.methods.pruned import PrunedNetwork
 from robustlab.pruning.death import DeathSettings
+from robustlab.pruning.floor import Floor
 from robustlab.pruning.noise import LEAST_STD, NoiseSettings, UpdateNoise
 from robustlab.pruning.penalty import PenaltySettings, add_gradient, penalty, targeted
 from robustlab.pruning.settings import SurgerySettings
@@ -16,6 +19,7 @@ class DemP(PrunedNetwork):
 
     Update t: lambda and sigma of t; every `surgery.every` updates dead units go; gradients of the cross-entropy; the
     penalty's gradient; clipping; the optimizer's step; noise. The final sparsity is an outcome of `reg.peak`.
+    `reg.floor` (ours) keeps the penalty from killing whole layers at large peaks.
     """
 
     def __init__(
@@ -32,11 +36,15 @@ class DemP(PrunedNetwork):
         super().__init__(label_smoothing=label_smoothing, surgery=surgery, death=death, diagnostics=diagnostics)
         self.reg = settings(PenaltySettings, reg)
         self.noise = settings(NoiseSettings, noise)
+        problem = floor_problem(self.reg.floor, min_width=self.surgery.min_width, enabled=self.surgery.enabled)
+        if problem is not None:
+            raise ConfigError(problem)
 
     @property
     def advice(self) -> str:
         """What to do when nothing is left."""
-        return f"lower method.reg.peak, which is {self.reg.peak}"
+        floor = "" if self.reg.floor is not None else ", or let the penalty stop in time, e.g. method.reg.floor=2"
+        return f"lower method.reg.peak, which is {self.reg.peak}{floor}"
 
     def build(self, context: Context) -> None:
         """Make the learner, and let penalty and noise into its updates."""
@@ -51,6 +59,10 @@ class DemP(PrunedNetwork):
         """Take up the parameters as they are now."""
         network = self.learners["network"].network
         self._penalised = targeted(network, self.units, self.reg.target) if self.reg.peak else []
+        self._floor = None
+        if self.reg.floor is not None:
+            idle = self.surgeon.idle
+            self._floor = Floor(network, self.units, self._penalised, count=self.reg.floor, idle=idle)
         seed = self.context.seed if self.noise.seed is None else self.noise.seed
         self._noise = UpdateNoise(network, mask=self.noise.mask, seed=seed)
 
@@ -70,7 +82,8 @@ class DemP(PrunedNetwork):
         if self._sigma(t) >= LEAST_STD:
             self._noise.look()
         if self._penalised and (strength := self._lambda(t)) > 0:
-            add_gradient(self._penalised, self.reg.kind, strength)
+            factors = None if self._floor is None else self._floor.factors()
+            add_gradient(self._penalised, self.reg.kind, strength, factors=factors)
 
     def _add_noise(self) -> None:
         t = self.learners["network"].updates

@@ -18,6 +18,7 @@ from robustlab.methods.one_shot import BaselineSurgery, OneShot
 from robustlab.pruning.coupled import NORMALIZERS, add_group_shrinkage, coupled_scores, torch_pruning
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.scores import Scores
+from robustlab.pruning.target import TargetSettings
 from robustlab.pruning.units import Units
 
 
@@ -32,19 +33,19 @@ class GroupNorm(OneShot):
     """Trains with a pull on all weights of a unit that is stronger on smaller units, prunes the smallest, trains on.
 
     strength: of that pull (`reg`); 0 = none. alpha: how much stronger it is on the smallest unit of a layer than on the
-    largest. normalizer: units of different layers are compared by their importance over their layer's largest ("max")
-    or mean.
+    largest. normalizer: units of different layers are compared by their importance over their layer's mean (the
+    library's default) or largest ("max": one large unit of a narrow layer makes all its others look small).
     """
 
     def __init__(
         self,
         *,
-        target_neuron_sparsity: float = 0.5,
+        target: TargetSettings | None = None,
         prune_at: float = 0.5,
         scope: Literal["global", "per_layer"] = "global",
         strength: float = 5e-4,
         alpha: float = 16.0,
-        normalizer: Literal["max", "mean"] = "max",
+        normalizer: Literal["max", "mean"] = "mean",
         label_smoothing: float = 0.0,
         surgery: CoupledSurgery | None = None,
         death: DeathSettings | None = None,
@@ -52,7 +53,7 @@ class GroupNorm(OneShot):
     ) -> None:
         """Raise `ConfigError` for values out of range, and where torch-pruning is not installed."""
         super().__init__(
-            target_neuron_sparsity=target_neuron_sparsity,
+            target=target,
             prune_at=prune_at,
             scope=scope,
             label_smoothing=label_smoothing,

@@ -13,9 +13,10 @@ from robustlab.methods.checks import choose, within
 from robustlab.methods.memorisation import DiagnosticsSettings
 from robustlab.methods.pruned import PrunedNetwork
 from robustlab.pruning.death import DeathSettings
-from robustlab.pruning.scores import NORMS, Scores, magnitude_scores, random_scores
-from robustlab.pruning.selection import SCOPES, check_reachable, lowest
+from robustlab.pruning.scores import NORMALIZERS, NORMS, Scores, magnitude_scores, normalised, random_scores
+from robustlab.pruning.selection import SCOPES, Ranking
 from robustlab.pruning.settings import SurgerySettings
+from robustlab.pruning.target import TargetSettings, check_target, units_to_remove
 from robustlab.pruning.units import Units
 
 
@@ -29,15 +30,15 @@ class BaselineSurgery(SurgerySettings):
 class OneShot(PrunedNetwork):
     """Cross-entropy training with one pruning on the way; a subclass says how units are ranked, in `scores`.
 
-    target_neuron_sparsity: share of all units that are removed or dead after the pruning, in [0, 1). prune_at: when, as
-    a share of the run's updates: 0 = before the first, 1 = after the last; what is left of the run is the fine-tuning.
-    scope: "global" ranks the units of all layers together, "per_layer" takes the same share of every layer.
+    target: the share of the network that is gone after the pruning, see `TargetSettings`. prune_at: when, as a share of
+    the run's updates: 0 = before the first, 1 = after the last; what is left of the run is the fine-tuning. scope:
+    "global" ranks the units of all layers together, "per_layer" takes the same share of every layer.
     """
 
     def __init__(
         self,
         *,
-        target_neuron_sparsity: float,
+        target: TargetSettings | None,
         prune_at: float,
         scope: str,
         label_smoothing: float,
@@ -52,10 +53,10 @@ class OneShot(PrunedNetwork):
             death=death,
             diagnostics=diagnostics,
         )
-        within("target_neuron_sparsity", target_neuron_sparsity, 0, 1)
         within("prune_at", prune_at, 0, 1)
         choose("scope", scope, SCOPES)
-        self.target_neuron_sparsity, self.prune_at, self.scope = target_neuron_sparsity, prune_at, scope
+        self.target = settings(TargetSettings, target)
+        self.prune_at, self.scope = prune_at, scope
         self.pruned = False
 
     @abstractmethod
@@ -63,16 +64,15 @@ class OneShot(PrunedNetwork):
         """Return a score for each unit of the network as it is; the lowest are removed."""
 
     def targets(self) -> list[float]:
-        """Return the neuron sparsity after each round of scoring and removal; all rounds fall on the same update."""
-        return [self.target_neuron_sparsity]
+        """Return the share removed after each round of scoring and removal; all rounds fall on the same update."""
+        return [self.target.share]
 
     def build(self, context: Context) -> None:
         """Make the network. Raises `ConfigError` for a target that it cannot reach."""
         super().build(context)
-        scored = {one.name: one.width for one in self.prunable().sets}
-        check_reachable(
-            self.target_neuron_sparsity, self.surgeon.original, scored=scored, min_width=self.surgery.min_width
-        )
+        scored = [one.name for one in self.prunable().sets]
+        limits = {"min_width": self.surgery.min_width, "round_to": self.surgery.round_to}
+        check_target(self.target, self.record.dense, scored, **limits)
 
     def prunable(self) -> Units:
         """Return the units but those of excluded sets."""
@@ -98,16 +98,16 @@ class OneShot(PrunedNetwork):
     def prune_to_target(self, t: int) -> None:
         """Score and remove, round by round."""
         units = self.prunable()
-        for number, target in enumerate(self.targets()):
-            dead = lowest(
+        for number, share in enumerate(self.targets()):
+            ranking = Ranking(
                 self.scores(units, number),
                 original=self.surgeon.original,
                 idle=self.surgeon.idle,
-                target=target,
                 scope=self.scope,
                 min_width=self.surgery.min_width,
                 round_to=self.surgery.round_to,
             )
+            dead = units_to_remove(ranking, self.target.measure, share, self.record.dense)
             self.prune(dead, reason="score", t=t)
         self.pruned = True
 
@@ -127,7 +127,7 @@ class RandomPruning(OneShot):
     def __init__(
         self,
         *,
-        target_neuron_sparsity: float = 0.5,
+        target: TargetSettings | None = None,
         prune_at: float = 0.0,
         scope: Literal["global", "per_layer"] = "global",
         label_smoothing: float = 0.0,
@@ -137,7 +137,7 @@ class RandomPruning(OneShot):
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         super().__init__(
-            target_neuron_sparsity=target_neuron_sparsity,
+            target=target,
             prune_at=prune_at,
             scope=scope,
             label_smoothing=label_smoothing,
@@ -155,16 +155,19 @@ class RandomPruning(OneShot):
 class Magnitude(OneShot):
     """Removes the units of the smallest norm of incoming weights, bias and norm parameters.
 
-    norm: "l1" (the authors' per-layer variant) or "l2".
+    scope: "per_layer" is the authors' variant. norm: "l1" or "l2". normalizer: how scope "global" compares
+    units of different layers: "mean" by their norm over the mean of their layer, "none" by raw norms, which grow with
+    the number of weights of a unit, so that layers of few inputs lose almost all of their units.
     """
 
     def __init__(
         self,
         *,
-        target_neuron_sparsity: float = 0.5,
+        target: TargetSettings | None = None,
         prune_at: float = 0.5,
-        scope: Literal["global", "per_layer"] = "global",
+        scope: Literal["global", "per_layer"] = "per_layer",
         norm: Literal["l1", "l2"] = "l1",
+        normalizer: Literal["mean", "none"] = "mean",
         label_smoothing: float = 0.0,
         surgery: BaselineSurgery | None = None,
         death: DeathSettings | None = None,
@@ -172,7 +175,7 @@ class Magnitude(OneShot):
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         super().__init__(
-            target_neuron_sparsity=target_neuron_sparsity,
+            target=target,
             prune_at=prune_at,
             scope=scope,
             label_smoothing=label_smoothing,
@@ -181,8 +184,9 @@ class Magnitude(OneShot):
             diagnostics=diagnostics,
         )
         choose("norm", norm, list(NORMS))
-        self.norm = norm
+        choose("normalizer", normalizer, NORMALIZERS)
+        self.norm, self.normalizer = norm, normalizer
 
     def scores(self, units: Units, round_number: int) -> Scores:
-        """Return the norms."""
-        return magnitude_scores(self.learners["network"].network, units, norm=self.norm)
+        """Return the norms, in a layer's own measure."""
+        return normalised(magnitude_scores(self.learners["network"].network, units, norm=self.norm), self.normalizer)

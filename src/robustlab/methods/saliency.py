@@ -18,6 +18,7 @@ from robustlab.methods.one_shot import BaselineSurgery, OneShot
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.scores import Scores, crop_scores, refreshed_statistics, snap_scores
 from robustlab.pruning.selection import cumulative_targets
+from robustlab.pruning.target import TargetSettings
 from robustlab.pruning.units import Units
 from robustlab.tracking.console import warn
 
@@ -76,7 +77,7 @@ class Saliency(OneShot):
         self,
         *,
         criterion: Literal["snap", "crop"] = "snap",
-        target_neuron_sparsity: float = 0.5,
+        target: TargetSettings | None = None,
         prune_at: float = 0.0,
         scope: Literal["global", "per_layer"] = "global",
         scoring: ScoringSettings | None = None,
@@ -88,7 +89,7 @@ class Saliency(OneShot):
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         super().__init__(
-            target_neuron_sparsity=target_neuron_sparsity,
+            target=target,
             prune_at=prune_at,
             scope=scope,
             label_smoothing=label_smoothing,
@@ -103,7 +104,7 @@ class Saliency(OneShot):
 
     def targets(self) -> list[float]:
         """Return the cumulative targets of the rounds."""
-        return cumulative_targets(self.target_neuron_sparsity, start=self.rounds.start, steps=self.rounds.steps)
+        return cumulative_targets(self.target.share, start=self.rounds.start, steps=self.rounds.steps)
 
     def scores(self, units: Units, round_number: int) -> Scores:
         """Return the scores, on other batches in each round, averaged over ranks: each has its own statistics."""
@@ -126,7 +127,8 @@ class EarlySaliency(Saliency):
     """EarlySNAP-S and EarlyCroP-S: the same scores once training has settled (Rachwan et al. 2022, as DemP's authors).
 
     Units are removed at the end of the first epoch e with 0 < |d_e - d_{e-1}| / ||theta_0|| < 1 - target, where
-    d_e = ||theta_e - theta_0|| over all trainable parameters, d_0 = 0, and never after the last epoch. latest: prune
+    d_e = ||theta_e - theta_0|| over all trainable parameters, d_0 = 0, and never after the last epoch; the target is a
+    share of neurons in the authors' code, and is taken as it stands whatever it is a share of. latest: prune
     after this share of the run's updates even if that has not happened; None = then the network stays whole. The test
     for dead units begins with the pruning.
     """
@@ -135,7 +137,7 @@ class EarlySaliency(Saliency):
         self,
         *,
         criterion: Literal["snap", "crop"] = "snap",
-        target_neuron_sparsity: float = 0.5,
+        target: TargetSettings | None = None,
         latest: float | None = None,
         scope: Literal["global", "per_layer"] = "global",
         scoring: ScoringSettings | None = None,
@@ -148,7 +150,7 @@ class EarlySaliency(Saliency):
         """Raise `ConfigError` for values out of range."""
         super().__init__(
             criterion=criterion,
-            target_neuron_sparsity=target_neuron_sparsity,
+            target=target,
             scope=scope,
             scoring=scoring,
             rounds=settings(EarlyRounds, rounds),
@@ -185,10 +187,10 @@ class EarlySaliency(Saliency):
             change = abs(distance - self.distance) / self.initial_norm
             self.distance = distance
             found["pruning/weight_change"] = change
-            if has_settled(change, target=self.target_neuron_sparsity) and epoch + 1 < stage.epochs:
+            if has_settled(change, target=self.target.share) and epoch + 1 < stage.epochs:
                 self.prune_to_target(self.learners["network"].updates)
             elif epoch + 1 == stage.epochs and self.context.runtime.is_main:
-                least = 1 - self.target_neuron_sparsity
+                least = 1 - self.target.share
                 warn(
                     f"nothing was pruned: in every epoch before the last the distance from the initial weights changed "
                     f"by {least:.3g} of their norm or more; train longer, or set a deadline, method.latest"

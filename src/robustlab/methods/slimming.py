@@ -11,6 +11,7 @@ from robustlab.methods.one_shot import BaselineSurgery, OneShot
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.penalty import add_gradient, targeted
 from robustlab.pruning.scores import Scores, scale_scores
+from robustlab.pruning.target import TargetSettings
 from robustlab.pruning.units import Units
 
 
@@ -23,7 +24,7 @@ class NetworkSlimming(OneShot):
     def __init__(
         self,
         *,
-        target_neuron_sparsity: float = 0.5,
+        target: TargetSettings | None = None,
         prune_at: float = 0.5,
         scope: Literal["global", "per_layer"] = "global",
         strength: float = 1e-4,
@@ -34,7 +35,7 @@ class NetworkSlimming(OneShot):
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         super().__init__(
-            target_neuron_sparsity=target_neuron_sparsity,
+            target=target,
             prune_at=prune_at,
             scope=scope,
             label_smoothing=label_smoothing,

@@ -39,20 +39,55 @@ class Cost:
 
     parameters: trainable ones. flops: of one image forward. layers: FLOPs of each convolution and linear layer by
     path. owners: the unit set that is the output of a layer, by path; layers whose output is never pruned are absent.
+    inputs: likewise the set that a layer reads. sizes: (elements, output set, input set) of each trainable parameter.
+    widths: units of each set.
     """
 
     parameters: int
     flops: int
     layers: Mapping[str, int]
     owners: Mapping[str, str]
+    inputs: Mapping[str, str]
+    sizes: Sequence[tuple[int, str | None, str | None]]
+    widths: Mapping[str, int]
 
     @classmethod
     def of(cls, network: nn.Module, image_shape: Sequence[int], units: Units) -> Cost:
         """Measure a network from which nothing has been removed yet."""
         counter = _count(network, image_shape)
         layers = _by_layer(network, counter)
-        owners = {path: one.name for one in units.sets for path in one.writers if path in layers}
-        return cls(parameters(network), counter.get_total_flops(), layers, owners)
+        writes = {path: one.name for one in units.sets for path in one.writers}
+        reads = {reader.module: one.name for one in units.sets for reader in one.readers}
+        owners = {path: name for path, name in writes.items() if path in layers}
+        sizes = [
+            (parameter.numel(), writes.get(path), reads.get(path) if name == "weight" else None)
+            for path, module in network.named_modules()
+            for name, parameter in module.named_parameters(recurse=False)
+            if parameter.requires_grad
+        ]
+        widths = {one.name: one.width for one in units.sets}
+        return cls(parameters(network), counter.get_total_flops(), layers, owners, reads, sizes, widths)
+
+    def flops_at(self, widths: Mapping[str, int]) -> int:
+        """Return the FLOPs of the network when its sets have these widths, by name; those left out are whole.
+
+        What is no convolution or linear layer (attention) has no unit in it and costs what it did.
+        """
+        ends = [(flops, self.owners.get(path), self.inputs.get(path)) for path, flops in self.layers.items()]
+        return self.flops - sum(self.layers.values()) + self._scaled(ends, widths)
+
+    def parameters_at(self, widths: Mapping[str, int]) -> int:
+        """Return the trainable parameters of the network when its sets have these widths."""
+        return self._scaled(self.sizes, widths)
+
+    def _scaled(self, parts: Sequence[tuple[int, str | None, str | None]], widths: Mapping[str, int]) -> int:
+        total = 0
+        for size, *names in parts:
+            for name in names:
+                if name is not None:
+                    size = size * widths.get(name, self.widths[name]) // self.widths[name]
+            total += size
+        return total
 
     def author_flops(self, live_share: Mapping[str, float] | None = None) -> float:
         """Return FLOPs as the paper's code counts them: sum over layers of dense FLOPs * (share of live outputs).

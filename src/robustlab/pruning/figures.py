@@ -16,7 +16,7 @@ from robustlab.tracking.summary import METHOD_NAMES
 EVENTS_FILE = "pruning.json"
 """Where a run that prunes writes its events: {"events": [...], ...}."""
 SPARSITIES = ("neuron", "weight")
-KNOBS = ("method.reg.peak", "method.target_neuron_sparsity")
+KNOBS = ("method.reg.peak", "method.target.neurons", "method.target.flops", "method.target.parameters")
 """Settings that say how much is removed: a line is a sweep over them."""
 MARKERS = "osD^vP*X<>"
 LEGEND_ROWS = 30

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +29,7 @@ class PenaltySettings:
     "all" every parameter; "no_scale" all but the gammas; "no_norm_no_bias" all but norms and biases; "unit_weights"
     weights and biases of the layers that write the units that can be removed (in a transformer fc1). peak, schedule,
     span, hard_off, parts: of lambda, see `Schedule`; a span up to 1 is a share of the run, above 1 it counts updates.
+    floor: live units of each set at which its penalty stops, None = it never does (the authors' code).
     """
 
     kind: Literal["l1", "l2", "pos_l1", "pos_l2"] = "l1"
@@ -40,6 +41,7 @@ class PenaltySettings:
     span: float = 1.0
     hard_off: bool = False
     parts: int = 4
+    floor: int | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("kind", KINDS), ("target", TARGETS), ("schedule", SCHEDULES)):
@@ -49,6 +51,8 @@ class PenaltySettings:
                 )
         at_least("reg.peak", self.peak, 0)
         at_least("reg.parts", self.parts, 1)
+        if self.floor is not None:
+            at_least("reg.floor", self.floor, 1)
 
     def strength(self, total: int) -> Schedule:
         """Return lambda as a function of the update, for a run of `total` updates."""
@@ -102,10 +106,13 @@ def penalty(parameters: Sequence[nn.Parameter], kind: str) -> Tensor:
 
 
 @torch.no_grad()
-def add_gradient(parameters: Sequence[nn.Parameter], kind: str, strength: float) -> None:
+def add_gradient(
+    parameters: Sequence[nn.Parameter], kind: str, strength: float, *, factors: Mapping[int, Tensor] | None = None
+) -> None:
     """Add strength * dR/dp to each parameter's gradient: what a term of the loss would do, without a graph.
 
-    dR/dp is sign(p) for "l1", p for "l2", and for the others the same of max(p, 0).
+    dR/dp is sign(p) for "l1", p for "l2", and for the others the same of max(p, 0). factors: float [rows], what the
+    rows of the parameter at a position are multiplied by, for those that are not penalised throughout.
     """
     gradients: list[Tensor] = []
     for parameter in parameters:
@@ -117,4 +124,6 @@ def add_gradient(parameters: Sequence[nn.Parameter], kind: str, strength: float)
         directions = list(torch._foreach_clamp_min(directions, 0.0))  # pyright: ignore[reportPrivateImportUsage]
     if kind.endswith("l1"):
         directions = list(torch._foreach_sign(directions))  # pyright: ignore[reportPrivateImportUsage]
+    for place, factor in (factors or {}).items():
+        directions[place] = directions[place] * factor.view(-1, *[1] * (directions[place].dim() - 1))
     torch._foreach_add_(gradients, directions, alpha=strength)  # pyright: ignore[reportPrivateImportUsage]

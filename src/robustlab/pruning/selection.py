@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,9 +11,12 @@ from robustlab.errors import ConfigError, NumericalError
 
 SCOPES = ("global", "per_layer")
 
+Saved = Callable[[Mapping[str, int]], float]
+"""The share of a network's cost that is saved when its sets have the given widths, by name."""
+
 
 def cumulative_targets(target: float, *, start: float = 0.5, steps: int = 1) -> list[float]:
-    """Return the neuron sparsity after each round of scoring and removal (CroP-it; the authors' iterated scoring).
+    """Return the share removed after each round of scoring and removal (CroP-it; the authors' iterated scoring).
 
     A single round if `steps` is 1 or the target does not exceed `start`; else `steps` + 2 rounds:
     target - (target - start) * 0.5^i for i = 0 ... steps, then the target.
@@ -28,71 +31,118 @@ def removed_at(target: float, total: int) -> int:
     return int(target * total + 0.5)
 
 
+def width_left(live: int, width: int, *, min_width: int, round_to: int) -> int:
+    """Return how many of `width` units stay when `live` of them are alive: see `Surgeon` for the two limits."""
+    return min(-(-max(live, min_width) // round_to) * round_to, width)
+
+
+class Ranking:
+    """The units of a network in the order in which they go, the lowest score first.
+
+    scores: float [current width] by set. original: units of every set of the unpruned network, those without scores
+    included. idle: bool [current width], units that are there but count as dead. scope: "global" ranks all units
+    together; "per_layer" takes the same share of every set, the leftovers of rounding going to the sets that lost most
+    by it. At least `min_width` units of a set stay, and with `round_to` a multiple of it. Units of equal score go in
+    the order of their channels, from all sets at the same rate: a score that tells nothing removes no set before the
+    others. Raises `NumericalError` for scores that are not finite.
+    """
+
+    def __init__(
+        self,
+        scores: Mapping[str, Tensor],
+        *,
+        original: Mapping[str, int],
+        idle: Mapping[str, Tensor],
+        scope: str = "global",
+        min_width: int = 1,
+        round_to: int = 1,
+    ) -> None:
+        self.values = {name: score.detach().to("cpu", torch.float64) for name, score in scores.items()}
+        broken = [name for name, value in self.values.items() if not bool(value.isfinite().all())]
+        if broken:
+            raise NumericalError(f"scores of the units {', '.join(broken)} are not finite; lower optimizer.lr")
+        self.order = {name: _ascending(value, idle[name]) for name, value in self.values.items()}
+        self.original, self.idle, self.scope = original, idle, scope
+        self.min_width, self.round_to = min_width, round_to
+        self.total = sum(original.values())
+
+    @property
+    def gone(self) -> int:
+        """Units of the sets with scores that are gone or dead already."""
+        return sum(self.original[name] - len(live) for name, live in self.order.items())
+
+    @property
+    def most(self) -> int:
+        """Units that can be gone at most."""
+        return self.gone + sum(max(len(live) - self.min_width, 0) for live in self.order.values())
+
+    def chosen(self, goal: int) -> dict[str, Tensor]:
+        """Return the units to remove, bool [current width] by set with scores, so that `goal` of all are gone or dead.
+
+        Units that count as dead already are among them. `round_to` leaves more units than the goal asks for.
+        """
+        if self.scope == "global":
+            counts = self._global_counts(goal - self.gone)
+        else:
+            quotas = _quotas({name: self.original[name] for name in self.values}, goal, self.min_width)
+            counts = {
+                name: max(quotas[name] - (self.original[name] - len(live)), 0) for name, live in self.order.items()
+            }
+        chosen = {name: self.idle[name].clone() for name in self.values}
+        for name, live in self.order.items():
+            kept = -(-(len(live) - counts[name]) // self.round_to) * self.round_to
+            chosen[name][live[: max(len(live) - kept, 0)]] = True
+        return chosen
+
+    def widths(self, chosen: Mapping[str, Tensor]) -> dict[str, int]:
+        """Return how many units each set has once `chosen` are removed."""
+        found = {name: len(idle) for name, idle in self.idle.items()}
+        for name, mask in chosen.items():
+            live = int((~mask).sum())
+            found[name] = width_left(live, len(mask), min_width=self.min_width, round_to=self.round_to)
+        return found
+
+    def for_cost(self, share: float, saved: Saved) -> dict[str, Tensor]:
+        """Return the units to remove so that `saved` is nearest to `share`, by bisection over their number."""
+
+        def at(goal: int) -> float:
+            return saved(self.widths(self.chosen(goal)))
+
+        low, high = self.gone, self.most  # the least goal that saves `share` is above low, or is it, and at most high
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if at(middle) >= share else (middle + 1, high)
+        nearest = min((goal for goal in (low - 1, low) if goal >= self.gone), key=lambda goal: abs(at(goal) - share))
+        return self.chosen(nearest)
+
+    def _global_counts(self, remove: int) -> dict[str, int]:
+        """Return how many units each set loses if the lowest of all go, the best `min_width` of each set aside."""
+        best = {name: max(len(live) - self.min_width, 0) for name, live in self.order.items()}
+        candidates = {name: live[: best[name]] for name, live in self.order.items()}
+        pooled = torch.cat([self.values[name][index] for name, index in candidates.items()])
+        owner = torch.cat([torch.full((len(index),), number) for number, index in enumerate(candidates.values())])
+        depth = torch.cat([torch.arange(1, best[name] + 1) / max(len(live), 1) for name, live in self.order.items()])
+        by_depth = depth.argsort(stable=True)
+        ranked = by_depth[pooled[by_depth].argsort(stable=True)]
+        losers = owner[ranked[: max(remove, 0)]]
+        return dict(zip(self.order, torch.bincount(losers, minlength=len(self.order)).tolist(), strict=True))
+
+
 def check_reachable(target: float, original: Mapping[str, int], *, scored: Mapping[str, int], min_width: int) -> None:
-    """Raise `ConfigError` unless removing from the sets `scored` (name: width) can reach the target."""
+    """Raise `ConfigError` unless removing from the sets `scored` (name: width) can reach a neuron sparsity."""
     most = sum(max(width - min_width, 0) for width in scored.values())
     total = sum(original.values())
     if removed_at(target, total) > most:
         raise ConfigError(
-            f"method.target_neuron_sparsity={target}: of the {total} units at most {most} can be removed, a sparsity "
+            f"method.target.neurons={target}: of the {total} units at most {most} can be removed, a sparsity "
             f"of {most / total:.3f}; lower it, or method.surgery.min_width={min_width}, or exclude fewer sets"
         )
-
-
-def lowest(
-    scores: Mapping[str, Tensor],
-    *,
-    original: Mapping[str, int],
-    idle: Mapping[str, Tensor],
-    target: float,
-    scope: str = "global",
-    min_width: int = 1,
-    round_to: int = 1,
-) -> dict[str, Tensor]:
-    """Return the units to remove, bool [current width] by set, so that the neuron sparsity becomes `target`.
-
-    scores: float [current width]. original: units of every set of the unpruned network, those without scores included:
-    they count in the target. idle: bool [current width], units that are there but count as dead; they are returned as
-    well. scope: "global" ranks all units together; "per_layer" takes the same share of every set, the leftovers of
-    rounding going to the sets that lost most by it. At least `min_width` units of a set stay, and with `round_to` a
-    multiple of it, which makes the sparsity smaller than the target. Equal scores go in order of set and channel.
-    Raises `NumericalError` for scores that are not finite.
-    """
-    values = {name: score.detach().to("cpu", torch.float64) for name, score in scores.items()}
-    broken = [name for name, value in values.items() if not bool(value.isfinite().all())]
-    if broken:
-        raise NumericalError(f"scores of the units {', '.join(broken)} are not finite; lower optimizer.lr")
-    order = {name: _ascending(value, idle[name]) for name, value in values.items()}
-    goal = removed_at(target, sum(original.values()))
-    if scope == "global":
-        gone = sum(original.values()) - sum(map(len, order.values()))
-        gone -= sum(width for name, width in original.items() if name not in order)
-        counts = _global_counts(values, order, goal - gone, min_width)
-    else:
-        quotas = _quotas({name: original[name] for name in values}, goal, min_width)
-        counts = {name: max(quotas[name] - (original[name] - len(live)), 0) for name, live in order.items()}
-    chosen = {name: mask.clone() for name, mask in idle.items() if name in values}
-    for name, live in order.items():
-        kept = -(-(len(live) - counts[name]) // round_to) * round_to
-        chosen[name][live[: max(len(live) - kept, 0)]] = True
-    return chosen
 
 
 def _ascending(values: Tensor, idle: Tensor) -> Tensor:
     """Return the indices of the units that are not idle, lowest score first."""
     order = values.argsort(stable=True)
     return order[~idle[order]]
-
-
-def _global_counts(
-    values: Mapping[str, Tensor], order: Mapping[str, Tensor], remove: int, min_width: int
-) -> dict[str, int]:
-    """Return how many units each set loses if the lowest of all go, the best `min_width` of each set aside."""
-    candidates = {name: live[: max(len(live) - min_width, 0)] for name, live in order.items()}
-    pooled = torch.cat([values[name][index] for name, index in candidates.items()])
-    owner = torch.cat([torch.full((len(index),), number) for number, index in enumerate(candidates.values())])
-    losers = owner[pooled.argsort(stable=True)[: max(remove, 0)]]
-    return dict(zip(order, torch.bincount(losers, minlength=len(order)).tolist(), strict=True))
 
 
 def _quotas(widths: Mapping[str, int], goal: int, min_width: int) -> dict[str, int]:

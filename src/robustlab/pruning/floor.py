@@ -1,0 +1,53 @@
+"""A floor under the penalty: as many units of each set as it says are never driven to death."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robustlab.pruning.units import Units
+
+
+class Floor:
+    """Spares the strongest units of each set the penalty, so that it stops at `count` live units.
+
+    A unit is as strong as the sum of the absolute values of its penalised parameters (|gamma|, where the penalty is on
+    scales). Which are the strongest is asked anew at every update, as all units of a set can die between two checks. A
+    set of no more than `count` live units is not penalised at all. Parameters that belong to no set are not spared.
+
+    parameters: the penalised ones. idle: bool [current width] by set, units that are there and dead: not spared.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        units: Units,
+        parameters: Sequence[nn.Parameter],
+        *,
+        count: int,
+        idle: Mapping[str, Tensor],
+    ) -> None:
+        place = {id(parameter): index for index, parameter in enumerate(parameters)}
+        self.parameters, self.count = parameters, count
+        self.sets: list[tuple[list[int], Tensor]] = []
+        for one in units.sets:
+            modules = [network.get_submodule(path) for path in one.writers]
+            written = [parameter for module in modules for parameter in module.parameters(recurse=False)]
+            rows = [place[id(parameter)] for parameter in written if id(parameter) in place]
+            if rows:
+                self.sets.append((rows, idle[one.name].to(parameters[rows[0]].device)))
+
+    @torch.no_grad()
+    def factors(self) -> dict[int, Tensor]:
+        """Return 0 for spared units and 1 for others, float [rows], by the position of the parameter in the list."""
+        found: dict[int, Tensor] = {}
+        for rows, idle in self.sets:
+            strength = torch.stack(
+                [self.parameters[row].abs().reshape(len(self.parameters[row]), -1).sum(1) for row in rows]
+            ).sum(0)
+            strongest = strength.masked_fill(idle, -1.0).topk(min(self.count, len(strength))).indices
+            factor = torch.ones_like(strength).index_fill(0, strongest, 0.0)
+            found |= dict.fromkeys(rows, factor)
+        return found
