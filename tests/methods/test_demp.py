@@ -6,7 +6,7 @@ from torch import nn
 
 from robustlab.config.compose import compose
 from robustlab.engine.build import build
-from robustlab.errors import NumericalError
+from robustlab.errors import ConfigError, NumericalError
 from robustlab.methods.demp import DemP
 from robustlab.methods.erm import ERM
 from robustlab.pruning.death import DeathSettings
@@ -136,6 +136,32 @@ def test_a_penalty_that_kills_everything_says_what_to_lower():
             norm.weight[:], norm.bias[:] = 0.0, -1.0
     with pytest.raises(NumericalError, match=r"lower method\.reg\.peak, which is 0\.7"):
         run(method)
+
+
+def test_a_floor_keeps_layers_alive_at_a_peak_that_kills_them():
+    def ended(floor: int | None) -> DemP:
+        method = demp(reg={"peak": 1.0, "span": 0.7, "floor": floor}, epochs=12, lr=0.3)
+        run(method)
+        return method
+
+    with pytest.raises(NumericalError, match=r"lower method\.reg\.peak.*method\.reg\.floor=2"):
+        ended(None)
+    method = ended(3)
+    assert min(method.surgeon.live_counts().values()) >= 3
+    assert method.surgeon.neuron_sparsity() > 0.4
+
+
+@pytest.mark.parametrize(
+    ("reg", "surgery", "words"),
+    [
+        ({"floor": 1}, {"min_width": 2}, r"method\.reg\.floor: 1 is below method\.surgery\.min_width=2"),
+        ({"floor": 0}, {}, r"method\.reg\.floor is 0"),
+        ({"floor": 2}, {"enabled": False}, r"surgery\.enabled=false"),
+    ],
+)
+def test_a_floor_has_to_fit_the_surgery(reg, surgery, words):
+    with pytest.raises(ConfigError, match=words):
+        demp(reg=reg, surgery=surgery)
 
 
 def test_sgdw_decays_beside_the_momentum():
