@@ -30,8 +30,8 @@ def test_attribute_contrast_is_averaged_over_labels():
 
 
 def test_purity_and_recall_are_averaged_over_labels():
-    # Concept 0, by label and attribute: 2 of 2 and 1 of 2; 1 of 1 and 0 of 1. Label 2 has one attribute alone. All other
-    # images have concept 1, which therefore tells attributes apart as well; of equal ones the first is meant.
+    # Concept 0, by label and attribute: 2 of 2 and 1 of 2; 1 of 1 and 0 of 1. Label 2 has one attribute alone.
+    # Concept 1 has all other images, so that it tells attributes apart as well; of equal ones the first is meant.
     table = torch.tensor([[0], [0], [0], [1], [0], [1], [0], [0]])
     labels, attributes = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]), torch.tensor([0, 0, 1, 1, 0, 1, 1, 1])
     found = diagnostics.attribute_purity_and_recall(table, labels, attributes, num_concepts=2)
