@@ -50,7 +50,8 @@ def _of_call(call: ast.Call, names: Mapping[str, list[str]]) -> Iterator[tuple[s
     except ValueError:  # a bound that is computed
         return
     if function == "within":
-        limit = Range(low=numbers[0], **{"below" if options.get("below") else "high": numbers[1]})
+        low, high = "above" if options.get("above") else "low", "below" if options.get("below") else "high"
+        limit = Range(**{low: numbers[0], high: numbers[1]})
     else:
         limit = Range(**{"above" if options.get("above") else "low": numbers[0]})
     for name in _arguments(call.args[1], names):

@@ -20,10 +20,11 @@ def at_least(key: str, value: float, least: float, *, above: bool = False) -> No
         raise ConfigError(f"method.{key} is {value}; it must be {'above' if above else 'at least'} {least}")
 
 
-def within(key: str, value: float, low: float, high: float, *, below: bool = False) -> None:
-    """Raise `ConfigError` unless `method.<key>` lies in [low, high] (or, with `below`, in [low, high))."""
-    if not low <= value <= high or (below and value == high):
-        raise ConfigError(f"method.{key} is {value}; it must lie in [{low:g}, {high:g}{')' if below else ']'}")
+def within(key: str, value: float, low: float, high: float, *, above: bool = False, below: bool = False) -> None:
+    """Raise `ConfigError` unless `method.<key>` lies in [low, high], with `above` and `below` without its ends."""
+    if not low <= value <= high or (above and value == low) or (below and value == high):
+        left, right = "(" if above else "[", ")" if below else "]"
+        raise ConfigError(f"method.{key} is {value}; it must lie in {left}{low:g}, {high:g}{right}")
 
 
 MEASURES = ("neurons", "flops", "parameters")

@@ -142,10 +142,8 @@ class DictionarySettings:
         at_least("dictionary.codes", self.codes, 2)
         choose("dictionary.initial", self.initial, ("slots", "random"))
         within("dictionary.momentum", self.momentum, 0, 1)
-        at_least("dictionary.reseed_after", self.reseed_after, 0, above=True)
-        within("dictionary.reseed_after", self.reseed_after, 0, 1)
-        at_least("dictionary.reseed_below", self.reseed_below, 0, above=True)
-        within("dictionary.reseed_below", self.reseed_below, 0, 1, below=True)
+        within("dictionary.reseed_after", self.reseed_after, 0, 1, above=True)
+        within("dictionary.reseed_below", self.reseed_below, 0, 1, above=True, below=True)
 
     def usage_momentum(self, updates: int) -> float:
         """Return the momentum of the usage in a run of so many updates, at least 1."""
