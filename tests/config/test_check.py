@@ -217,3 +217,11 @@ def test_every_leaf_refuses_a_value_of_another_kind(wrong):
 def test_further_arguments_of_a_library_may_be_anything():
     assert problems(compose(["model=timm", "+model.options={img_size: 32, act_layer: gelu}"])) == []
     assert problems(compose(["model=timm", "model.options=3"])) != []
+
+
+@pytest.mark.parametrize("old", ["reseed_every=20", "usage_momentum=0.99"])
+def test_what_replaces_a_setting_that_meant_something_else_is_named(old):
+    (message,) = found("method=cobalt", f"+method.dictionary.{old}")
+    assert message.endswith("write method.dictionary.reseed_after, a share of stage 1's updates (default 0.2)")
+    (message,) = found("method=cobalt", "method.dictionary.reseed_after=20")
+    assert message == "method.dictionary.reseed_after: expected a number > 0 and <= 1, got 20"

@@ -12,8 +12,8 @@ METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "me
 
 SMALL = [
     "dataset.source._target_=tests.faults.subjects.GroupedDigits", "dataset.subset=120", "noise=symmetric",
-    "noise.model.rate=0.4", "model.widths=[8,16]", "model.norm=batch", "trainer.batch_size=20", "trainer.epochs=3", "trainer.log_every=2",
-    "trainer.checkpoint.every_steps=3", "optimizer.lr=0.05", "trainer.eval_batch_size=200",
+    "noise.model.rate=0.4", "model.widths=[8,16]", "model.norm=batch", "trainer.batch_size=20", "trainer.epochs=3",
+    "trainer.log_every=2", "trainer.checkpoint.every_steps=3", "optimizer.lr=0.05", "trainer.eval_batch_size=200",
 ]  # fmt: skip
 _COBALT = [
     "method.discover.epochs=2",

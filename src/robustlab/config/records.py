@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from robustlab.config.kinds import MISSING, Kind, is_node
-from robustlab.config.wording import RENAMED, did_you_mean, listed, show
+from robustlab.config.wording import RENAMED, REPLACED, did_you_mean, listed, show
 
 SPECIAL_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
 
@@ -52,6 +52,9 @@ class Record(Kind):
                 old = RENAMED.get(f"{prefix}{key}")
                 if old is not None and old.partition(".")[2].partition(".")[0] in self.fields:
                     hint = f"; it is written {old}={show(item)} now"
+                successor, advice = REPLACED.get(f"{prefix}{key}", ("", ""))
+                if successor in self.fields:
+                    hint = f"; {advice}"
                 yield f"{prefix}{key}: {self.name} has no {self.noun} '{key}'{hint}"
         if not partial:
             for key, field in self.fields.items():

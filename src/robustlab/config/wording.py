@@ -8,6 +8,9 @@ from typing import Any
 
 RENAMED = {"method.target_neuron_sparsity": "method.target.neurons"}
 """Settings that had another name before, by that name."""
+_RESEED = ("reseed_after", "write method.dictionary.reseed_after, a share of stage 1's updates (default 0.2)")
+REPLACED = {"method.dictionary.reseed_every": _RESEED, "method.dictionary.usage_momentum": _RESEED}
+"""Settings whose place another one took that means something else: its name in the group, and what to write now."""
 
 
 def show(value: Any) -> str:
