@@ -21,6 +21,9 @@ from robustlab.study.table import study_table
 from robustlab.tracking.console import make_console
 from robustlab.tracking.summary import RULE_NAMES
 
+WIDE = 240
+"""Columns of a table that is written to a file: variants are long, and must not be cut."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is asked for; return the exit code."""
@@ -48,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not rows:
                 print(f"study: {results} has no such lines yet", file=sys.stderr)
                 return 2
-            make_console().print(study_table(rows, args.metric, args.rule))
+            console = make_console(width=WIDE)  # a terminal has its own width
+            console.print(study_table(rows, args.metric, args.rule))
             return 0
         if args.list:
             print("\n".join(point.command for point in runner.pending(args.only)))

@@ -44,7 +44,10 @@ def study_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], rule:
                 {name for row in rows for name in (*row.get("metrics", {}).get(rule, {}), *row.get("final", {}))}
             )
             raise ConfigError(f"no line has {metric} under the rule {rule}; there are: {', '.join(there) or 'none'}")
-    table = Table("variant", *metrics, "failed", title=f"rule: {rule}", title_justify="left")
+    table = Table(title=f"rule: {rule}", title_justify="left")
+    table.add_column("variant", overflow="fold")
+    for heading in (*metrics, "failed"):
+        table.add_column(heading, overflow="fold", justify="right")
     for name, group in variants(rows).items():
         cells = [_cell([value(row, metric, rule) for row in group], share=is_fraction(metric)) for metric in metrics]
         failed = [row["exit_code"] for row in group if row["exit_code"] != 0]
