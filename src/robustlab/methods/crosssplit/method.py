@@ -15,11 +15,12 @@ from robustlab.methods.crosssplit import settings as s
 from robustlab.methods.crosssplit.halves import Turn, TurnItem, split_halves
 from robustlab.methods.crosssplit.losses import warmup_loss
 from robustlab.methods.crosssplit.record import Record, half_metrics, stall
+from robustlab.methods.crosssplit.schedule import Schedule
 from robustlab.methods.crosssplit.step import SplitStep
 from robustlab.methods.inference import eval_logits
 from robustlab.methods.memorisation import DiagnosticsSettings, train_predictions, wrong_labels
 from robustlab.methods.ranks import weighted
-from robustlab.tracking.console import warn
+from robustlab.tracking.console import say, warn
 
 
 class CrossSplit(Method):
@@ -74,10 +75,10 @@ class CrossSplit(Method):
 
     def build(self, context: Context) -> None:
         """Cut the halves, make the loaders of both turns and the two networks. Raises `ConfigError`."""
-        warmup = self.settings.warmup.epochs
-        if warmup >= context.epochs:
+        fixed = self.settings.warmup.epochs
+        if isinstance(fixed, int) and fixed >= context.epochs:
             raise ConfigError(
-                f"method.warmup.epochs={warmup} leaves none of trainer.epochs={context.epochs} to CrossSplit itself; "
+                f"method.warmup.epochs={fixed} leaves none of trainer.epochs={context.epochs} to CrossSplit itself; "
                 f"lower the one or raise the other"
             )
         self.context = context
@@ -92,6 +93,8 @@ class CrossSplit(Method):
             "runtime": context.runtime,
         }
         self.turns = {1: Turn(1, own=first, other=second, **options), 2: Turn(2, own=second, other=first, **options)}
+        self.schedule = self._schedule(context)
+        warmup = self.schedule.warmup
         self.learners = {}
         for number, turn in self.turns.items():
             total = warmup * len(turn.warmup) + (context.epochs - warmup) * turn.steps
@@ -99,10 +102,23 @@ class CrossSplit(Method):
                 f"network{number}", epochs=context.epochs, steps_per_epoch=-(-total // context.epochs)
             )
         self.record = Record(data.num_train, context.task.num_classes, context.runtime.device)
-        self.step = SplitStep(self.settings, context=context, turns=self.turns, record=self.record)
+        self.step = SplitStep(self.settings, self.schedule, context=context, turns=self.turns, record=self.record)
         self.entropy_weight = self._entropy_weight()
         simultaneous = self.settings.turn_order == "simultaneous"
         self.frozen = deepcopy(self.learners["network1"].network) if simultaneous else None
+
+    def _schedule(self, context: Context) -> Schedule:
+        """Return the schedule, and say what it is where some of it follows from the length of the run."""
+        turn = self.turns[1]
+        found = Schedule.of(self.settings, epochs=context.epochs, warmup_steps=len(turn.warmup), steps=turn.steps)
+        if self.settings.follows_the_run:
+            before, after = found.warmup * len(turn.warmup), (context.epochs - found.warmup) * turn.steps
+            say(
+                f"CrossSplit, for the length of this run: {found.warmup} epochs of warm-up ({before} updates of each "
+                f"network, {after} after it), lambda_u {found.lambda_u:.3g} ramped up over {found.ramp_epochs:.3g} "
+                f"epochs, relaxation in units of {found.delta:.3g} epochs"
+            )
+        return found
 
     def _entropy_weight(self) -> float:
         """Return c of equation (9): "auto" = 0.1 for noise that is declared asymmetric, else 0 (official code)."""
@@ -119,12 +135,12 @@ class CrossSplit(Method):
 
     def stages(self) -> Sequence[Stage]:
         """Return the stages "warmup" and "ssl" (cross-split semi-supervised training)."""
-        warmup = self.settings.warmup.epochs
+        warmup = self.schedule.warmup
         return [Stage("warmup", warmup), Stage("ssl", self.context.epochs - warmup)]
 
     def _age(self, stage: str, epoch: int) -> int:
         """Return t, the epoch counted from the start of warm-up."""
-        return epoch if stage == "warmup" else self.settings.warmup.epochs + epoch
+        return epoch if stage == "warmup" else self.schedule.warmup + epoch
 
     def _lengths(self, stage: Stage) -> dict[int, int]:
         warmup = stage.name == "warmup"

@@ -10,6 +10,14 @@ from robustlab.errors import ConfigError
 from robustlab.methods.checks import at_least, choose
 
 
+def number_or_auto(key: str, value: float | str) -> None:
+    """Raise `ConfigError` unless `method.<key>` is "auto" or a number from 0."""
+    if isinstance(value, str):
+        choose(key, value, ("auto", "a number"))
+    else:
+        at_least(key, value, 0)
+
+
 @dataclass(frozen=True)
 class SplitSettings:
     """The halves. disjoint=False gives both networks all the data, as the official code does. seed: null = run's."""
@@ -21,15 +29,15 @@ class SplitSettings:
 
 @dataclass(frozen=True)
 class WarmupSettings:
-    """Epochs of plain training, equation (9). batch_size: null = twice the labelled one."""
+    """Epochs of plain training, equation (9); "auto": see `Schedule.of`. batch_size: null = twice the labelled one."""
 
-    epochs: int = 10
+    epochs: int | Literal["auto"] = 10
     data: Literal["own_half", "full"] = "own_half"
     batch_size: int | None = None
     neg_entropy: float | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
-        at_least("warmup.epochs", self.epochs, 0)
+        number_or_auto("warmup.epochs", self.epochs)
         choose("warmup.data", self.data, ("own_half", "full"))
         if isinstance(self.neg_entropy, str):
             choose("warmup.neg_entropy", self.neg_entropy, ("auto", "a number"))
@@ -72,13 +80,17 @@ class JsdSettings:
 
 @dataclass(frozen=True)
 class GammaSettings:
-    """Relaxation, equation (10): values[i] until warm-up + until[i] * delta epochs, then the last value."""
+    """Relaxation, equation (10): values[i] until warm-up + until[i] * delta epochs, then the last value.
+
+    delta: "auto" = see `Schedule.of`.
+    """
 
     values: Sequence[float] = (0.6, 0.8, 1.0)
     until: Sequence[float] = (2, 3)
-    delta: float = 10
+    delta: float | Literal["auto"] = 10
 
     def __post_init__(self) -> None:
+        number_or_auto("gamma.delta", self.delta)
         if not self.values or any(not 0 <= value <= 1 for value in self.values):
             raise ConfigError(f"method.gamma.values is {list(self.values)}; give at least one value, all in [0, 1]")
         if len(self.until) != len(self.values) - 1 or list(self.until) != sorted(self.until):
@@ -129,16 +141,21 @@ class MixupSettings:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Weights of equation (8). A weight of 0 removes the term; lambda_c = 0 removes its two forwards, too."""
+    """Weights of equation (8). A weight of 0 removes the term; lambda_c = 0 removes its two forwards, too.
 
-    lambda_u: float = 30.0
-    ramp_epochs: float = 16
+    lambda_u, ramp_epochs: "auto" = see `Schedule.of`.
+    """
+
+    lambda_u: float | Literal["auto"] = 30.0
+    ramp_epochs: float | Literal["auto"] = 16
     lambda_c: float = 0.025
     tau: float = 0.05
     prior: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("lambda_u", "ramp_epochs", "lambda_c", "prior"):
+        number_or_auto("loss.lambda_u", self.lambda_u)
+        number_or_auto("loss.ramp_epochs", self.ramp_epochs)
+        for name in ("lambda_c", "prior"):
             at_least(f"loss.{name}", getattr(self, name), 0)
         at_least("loss.tau", self.tau, 0, above=True)
 
@@ -173,6 +190,11 @@ class Settings:
     perf: PerfSettings
     steps_per_epoch: int | None
     turn_order: Literal["sequential", "simultaneous"]
+
+    @property
+    def follows_the_run(self) -> bool:
+        """Whether a length or weight is "auto", so that it depends on the length of the run."""
+        return "auto" in (self.warmup.epochs, self.loss.lambda_u, self.loss.ramp_epochs, self.gamma.delta)
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for settings that are at odds with each other."""

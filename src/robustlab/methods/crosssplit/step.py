@@ -15,7 +15,7 @@ from robustlab.methods.crosssplit import losses, targets
 from robustlab.methods.crosssplit.halves import Turn, TurnItem
 from robustlab.methods.crosssplit.peer import half_probabilities, measure_extrema, probabilities
 from robustlab.methods.crosssplit.record import Record
-from robustlab.methods.crosssplit.schedule import gamma_at, ramp
+from robustlab.methods.crosssplit.schedule import Schedule, gamma_at, ramp
 from robustlab.methods.crosssplit.settings import Settings
 from robustlab.methods.ranks import own_rows, whole, whole_parts
 
@@ -26,23 +26,30 @@ class SplitStep:
     age: t, the epoch counted from the start of warm-up.
     """
 
-    def __init__(self, settings: Settings, *, context: Context, turns: Mapping[int, Turn], record: Record) -> None:
-        self.settings, self.runtime, self.seed = settings, context.runtime, context.seed
+    def __init__(
+        self,
+        settings: Settings,
+        schedule: Schedule,
+        *,
+        context: Context,
+        turns: Mapping[int, Turn],
+        record: Record,
+    ) -> None:
+        self.settings, self.schedule = settings, schedule
+        self.runtime, self.seed = context.runtime, context.seed
         self.size = (context.data.num_train, context.task.num_classes)
         self.turns, self.record = turns, record
         self._precomputed: tuple[tuple[int, int, int], Tensor] | None = None
 
     def gamma(self, age: int) -> float:
         """Return gamma of an epoch, equation (10)."""
-        gamma = self.settings.gamma
-        return gamma_at(
-            age, warmup=self.settings.warmup.epochs, values=gamma.values, until=gamma.until, delta=gamma.delta
-        )
+        gamma, schedule = self.settings.gamma, self.schedule
+        return gamma_at(age, warmup=schedule.warmup, values=gamma.values, until=gamma.until, delta=schedule.delta)
 
     def lambda_u(self, time: float) -> float:
         """Return the weight of the unlabelled loss at `time` = age + step / steps, equation (8)."""
-        loss = self.settings.loss
-        return loss.lambda_u * ramp(time, warmup=self.settings.warmup.epochs, epochs=loss.ramp_epochs)
+        schedule = self.schedule
+        return schedule.lambda_u * ramp(time, warmup=schedule.warmup, epochs=schedule.ramp_epochs)
 
     def begin_turn(self, turn: int, *, network: nn.Module, peer: nn.Module) -> None:
         """Measure the class-wise extrema, equation (5), which hold for the turn."""
