@@ -8,6 +8,7 @@ from robustlab.config.compose import compose, conf_dir, expand
 from robustlab.engine.build import build
 from robustlab.engine.learner import Learner
 from robustlab.engine.runtime import Runtime
+from robustlab.engine.schedule import arguments
 
 
 def test_the_released_codes_profile():
@@ -79,7 +80,7 @@ def test_the_learning_rates_of_demp_on_imagenet():
         torch.nn.Linear(1, 1),
         runtime=Runtime(torch.device("cpu")),
         optimizer=lambda _: build(cfg.optimizer)([weight]),
-        scheduler=build(cfg.scheduler.schedule),
+        scheduler=build(arguments(cfg.scheduler.schedule, interval=cfg.scheduler.interval, updates=[5005] * 100)),
         interval=cfg.scheduler.interval,
     )
     wanted = {0: 1e-6, 12512: 0.05, 25025: 0.1, 150149: 0.1, 150150: 0.01, 350350: 1e-3, 450450: 1e-4, 500499: 1e-4}

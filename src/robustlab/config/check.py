@@ -14,15 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from robustlab.config.kinds import MISSING, is_node
 from robustlab.config.rules import RULES
+from robustlab.config.schedules import filled
 from robustlab.config.schema import GIVEN, LABELS, Config
 from robustlab.config.signature import signature
 from robustlab.config.sources import NotThereError
 from robustlab.config.typehints import from_dataclass
 from robustlab.config.wording import did_you_mean, show
 from robustlab.errors import ConfigError
-
-TOTALS = ("total_epochs", "total_steps")
-"""Words that stand in a schedule for numbers known when the run starts."""
 
 
 def check(cfg: DictConfig) -> None:
@@ -162,7 +160,7 @@ def _target(node: Mapping[str, Any], where: str) -> Iterator[str]:
         yield f"{where}._partial_: expected true or false, got {show(partial)}"
     arguments = {key: item for key, item in node.items() if key not in LABELS and key not in given}
     if where == "scheduler.schedule":
-        arguments = {key: 1 if isinstance(item, str) and item in TOTALS else item for key, item in arguments.items()}
+        arguments = filled(arguments, 1)
     loose = "_args_" in node or (partial is True and not given)
     yield from taken.check(arguments, where, given=given, partial=loose)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from robustlab.config.schedules import schedule_fits_run
 from robustlab.config.wording import did_you_mean
 from robustlab.errors import RunFolderError
 from robustlab.methods.checks import MEASURES, floor_problem, target_problem
@@ -114,6 +115,7 @@ def run_dir_is_inside_output_dir(cfg: Mapping[str, Any]) -> list[str]:
 RULES: list[Rule] = [
     selection_needs_validation,
     warmup_ends_before_training,
+    schedule_fits_run,
     precision_fits_device,
     noise_fits_dataset,
     pruning_target_is_one,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from robustlab.data.module import Data
 from robustlab.data.views import TEST_VIEW
 from robustlab.engine.learner import Learner
 from robustlab.engine.runtime import Runtime
+from robustlab.engine.schedule import arguments, refuse_misfit
 from robustlab.errors import ConfigError, UserError
 from robustlab.methods.base import Context, Method
 from robustlab.models.heads import linear_probe
@@ -145,12 +146,39 @@ def _learner_factory(
     cfg: DictConfig, data: Data, runtime: Runtime, projection_dim: int | None
 ) -> Callable[..., Learner]:
     trainer = cfg.trainer
+    tried: set[str] = set()
+
+    def configured_schedule(
+        name: str, optimizer: Callable[..., torch.optim.Optimizer], updates: Sequence[int]
+    ) -> Callable[..., Any] | None:
+        """Return the schedule of the configuration; ConfigError the first time that it does not fit a learner."""
+        if cfg.scheduler.schedule is None:
+            return None
+        node = OmegaConf.to_container(cfg.scheduler.schedule, resolve=True)
+        assert isinstance(node, dict)
+        given = {str(key): value for key, value in node.items()}
+        interval = cfg.scheduler.interval
+        scheduler = build(arguments(given, interval=interval, updates=updates))
+        if name not in tried:  # a learner that is made anew, within a run, has the length that came out of the run
+            tried.add(name)
+            whole = len(updates) == trainer.epochs
+            run = "the run" if whole else f"the stage of network {name!r}"
+            refuse_misfit(
+                given,
+                optimizer=optimizer,
+                scheduler=scheduler,
+                interval=interval,
+                updates=updates,
+                run=run,
+                falls=whole,
+            )
+        return scheduler
 
     def new_learner(
         name: str,
         *,
         epochs: int,
-        steps_per_epoch: int,
+        steps_per_epoch: int | Sequence[int],
         wrap: Callable[[nn.Module], nn.Module] | None = None,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = _CONFIGURED,
@@ -162,20 +190,17 @@ def _learner_factory(
             network = _make_network(cfg, data.task, projection_dim)
             if wrap is not None:
                 network = wrap(network)
-        updates = -(-steps_per_epoch // trainer.accumulate)
-        totals = {"total_epochs": epochs, "total_steps": epochs * updates}
-        schedule = cfg.scheduler.schedule
-        if scheduler is _CONFIGURED:
-            scheduler = None
-            if schedule is not None:
-                node = OmegaConf.to_container(schedule, resolve=True)
-                assert isinstance(node, dict)
-                scheduler = build({k: totals.get(v, v) if isinstance(v, str) else v for k, v in node.items()})
+        steps = [steps_per_epoch] * epochs if isinstance(steps_per_epoch, int) else steps_per_epoch
+        assert len(steps) == epochs, f"{len(steps)} numbers of steps for {epochs} epochs"
+        optimizer = optimizer or build(cfg.optimizer)
+        assert optimizer is not None
         try:
+            if scheduler is _CONFIGURED:
+                scheduler = configured_schedule(name, optimizer, [-(-one // trainer.accumulate) for one in steps])
             return Learner(
                 network,
                 runtime=runtime,
-                optimizer=optimizer or build(cfg.optimizer),
+                optimizer=optimizer,
                 scheduler=scheduler,
                 interval=interval or cfg.scheduler.interval,
                 accumulate=trainer.accumulate,

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from robustlab.engine.runtime import Runtime, average_gradients, average_statistics
+from robustlab.engine.schedule import after_epoch, after_update
 from robustlab.errors import ConfigError
 from robustlab.pruning.surgery import Surgeon
 from robustlab.pruning.units import Units
@@ -97,15 +97,8 @@ class Learner:
         self.flush()
         average_statistics([self.network, *([] if self.ema is None else [self.ema.module])], runtime=self.runtime)
         self.epochs += 1
-        if self.scheduler is None:
-            return
-        if hasattr(self.scheduler, "step_update"):  # timm: told the number of the epoch that comes
-            self.scheduler.step(self.epochs, loss)
-        elif isinstance(self.scheduler, ReduceLROnPlateau):
-            if loss is not None:
-                self.scheduler.step(loss)
-        elif self.interval == "epoch":
-            self.scheduler.step()
+        if self.scheduler is not None:
+            after_epoch(self.scheduler, epochs=self.epochs, interval=self.interval, loss=loss)
 
     def _update(self) -> None:
         if self.runtime.world_size > 1:
@@ -128,10 +121,7 @@ class Learner:
         if stepped and self.ema is not None:
             self.ema.update_parameters(self.network)
         if self.scheduler is not None:
-            if hasattr(self.scheduler, "step_update"):
-                self.scheduler.step_update(self.updates)
-            elif self.interval == "step" and not isinstance(self.scheduler, ReduceLROnPlateau):
-                self.scheduler.step()
+            after_update(self.scheduler, updates=self.updates, interval=self.interval)
 
     def _step_optimizer(self) -> bool:
         """Do the optimizer's step; return False where the gradient scaler skipped it for a NaN or infinite gradient.

@@ -49,9 +49,11 @@ class Position:
 class Context:
     """What a method is built from.
 
-    `new_learner(name, epochs=, steps_per_epoch=)` makes a `Learner` initialised from (seed, "init", name). It takes,
-    too, wrap: network -> network, e.g. to put parts around a backbone; and in place of what the configuration says,
-    optimizer: parameters -> optimizer; scheduler: optimizer -> scheduler, or None for none; interval: epoch or step.
+    `new_learner(name, epochs=, steps_per_epoch=)` makes a `Learner` initialised from (seed, "init", name).
+    steps_per_epoch: calls of `Learner.step` in each epoch, a number or one for each; the schedule follows from it. It
+    takes, too, wrap: network -> network, e.g. to put parts around a backbone; and in place of what the configuration
+    says, optimizer: parameters -> optimizer; scheduler: optimizer -> scheduler, or None for none; interval: epoch or
+    step.
     """
 
     task: TaskSpec

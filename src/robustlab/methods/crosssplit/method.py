@@ -97,9 +97,9 @@ class CrossSplit(Method):
         warmup = self.schedule.warmup
         self.learners = {}
         for number, turn in self.turns.items():
-            total = warmup * len(turn.warmup) + (context.epochs - warmup) * turn.steps
+            steps = [len(turn.warmup)] * warmup + [turn.steps] * (context.epochs - warmup)
             self.learners[f"network{number}"] = context.new_learner(
-                f"network{number}", epochs=context.epochs, steps_per_epoch=-(-total // context.epochs)
+                f"network{number}", epochs=context.epochs, steps_per_epoch=steps
             )
         self.record = Record(data.num_train, context.task.num_classes, context.runtime.device)
         self.step = SplitStep(self.settings, self.schedule, context=context, turns=self.turns, record=self.record)

@@ -1,0 +1,104 @@
+"""Lengths in a learning-rate schedule: the word for the length of the run, and what does not fit the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+TOTALS = ("total", "total_epochs", "total_steps")
+"""Words that stand in a schedule for the length of what it is used for, in the unit of `scheduler.interval`."""
+_PERIODS = {
+    "CosineAnnealingLR": "T_max",
+    "PolynomialLR": "total_iters",
+    "OneCycleLR": "total_steps",
+    "CosineLRScheduler": "t_initial",
+    "TanhLRScheduler": "t_initial",
+    "PolyLRScheduler": "t_initial",
+}
+"""By class: the argument that says after how many epochs (updates) the rate has come down."""
+_WARMUPS = {"LinearLR": "total_iters", "ConstantLR": "total_iters"}
+"""By class, beside timm's warmup_t: the argument that says how long the rate is kept from its full value."""
+_MILESTONES = {
+    "MultiStepLR": "milestones",
+    "StepLR": "step_size",
+    "MultiStepLRScheduler": "decay_t",
+    "StepLRScheduler": "decay_t",
+}
+"""By class: after how many epochs (updates) the rate falls for the first time, or a list of them."""
+
+
+def filled(schedule: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """Return the arguments of a schedule with `length` in place of the words that stand for it."""
+    return {key: length if isinstance(item, str) and item in TOTALS else item for key, item in schedule.items()}
+
+
+def misfits(schedule: Mapping[str, Any], *, length: int, unit: str, run: str, falls: bool = True) -> list[str]:
+    """Return one message for each length in a schedule that does not fit.
+
+    schedule: the group scheduler.schedule, plain, words allowed. length: of the run, in `unit`s ("epochs" or
+    "updates"). run: what has that length, for the message. falls: whether the rate must fall within it.
+    """
+    values, kind = filled(schedule, length), str(schedule["_target_"]).rpartition(".")[2]
+    found = [*_warmups(values, kind, length, unit, run), *_periods(values, kind, length, unit, run)]
+    return found or ([*_milestones(values, kind, length, unit, run)] if falls else [])
+
+
+def _warmups(values: Mapping[str, Any], kind: str, length: int, unit: str, run: str) -> Iterator[str]:
+    key = "warmup_t" if "warmup_t" in values else _WARMUPS.get(kind, "")
+    start, end = values.get("start_factor", 1 / 3), values.get("end_factor", 1.0)
+    if kind == "LinearLR" and _is_number(start) and _is_number(end) and end < start:
+        return  # it comes down
+    if _is_number(values.get(key)) and values[key] > 0 and values[key] >= length:
+        yield (
+            f"scheduler.schedule.{key}: a warm-up of {values[key]} {unit} leaves nothing of {run}, which has "
+            f"{length:,} {unit}; set it lower or train longer"
+        )
+
+
+def _periods(values: Mapping[str, Any], kind: str, length: int, unit: str, run: str) -> Iterator[str]:
+    key = _PERIODS.get(kind)
+    if key is None or not _is_number(values.get(key)) or values.get("cycle_limit", 1) != 1:
+        return
+    warmup = values.get("warmup_t")
+    before = warmup if values.get("warmup_prefix") is True and _is_number(warmup) else 0
+    exact = kind == "OneCycleLR"
+    if not length - (0 if exact else 1) <= before + values[key] <= length:
+        after = f" after {before} of warm-up" if before else ""
+        fix = str(length - before) if before else "total"
+        yield (
+            f"scheduler.schedule.{key}: {values[key]} {unit}{after}, but {run} has {length:,}; set "
+            f"scheduler.schedule.{key}={fix}"
+        )
+
+
+def _milestones(values: Mapping[str, Any], kind: str, length: int, unit: str, run: str) -> Iterator[str]:
+    key = _MILESTONES.get(kind)
+    steps = values.get(key) if key else None
+    steps = steps if isinstance(steps, list | tuple) else [steps]
+    early = 1 if kind == "MultiStepLRScheduler" else 0  # timm applies a milestone one epoch before
+    if key and steps and all(_is_number(step) and step - early >= length for step in steps):
+        yield (
+            f"scheduler.schedule.{key}: {', '.join(str(step) for step in steps)} {unit} lie beyond the end of {run}, "
+            f"which has {length:,}, so that the rate never falls; set lower ones, or scheduler=cosine or none"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def schedule_fits_run(cfg: Mapping[str, Any]) -> list[str]:
+    """Say which lengths of the schedule do not fit the run, as far as no data are needed to know its length."""
+    interval, schedule = cfg["scheduler"]["interval"], cfg["scheduler"]["schedule"]
+    if schedule is None:
+        return []
+    in_epochs = schedule.get("t_in_epochs")
+    if in_epochs is not None and in_epochs != (interval == "epoch"):
+        counted = "epochs" if in_epochs else "updates"
+        return [
+            f"scheduler.schedule.t_in_epochs: {str(in_epochs).lower()} counts {counted}, and scheduler.interval="
+            f"{interval} does not; leave t_in_epochs out, it follows scheduler.interval"
+        ]
+    if interval != "epoch":
+        return []
+    return misfits(schedule, length=cfg["trainer"]["epochs"], unit="epochs", run="the run (trainer.epochs)")
