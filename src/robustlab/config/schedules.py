@@ -73,10 +73,11 @@ def _periods(values: Mapping[str, Any], kind: str, length: int, unit: str, run: 
 
 def _milestones(values: Mapping[str, Any], kind: str, length: int, unit: str, run: str) -> Iterator[str]:
     key = _MILESTONES.get(kind)
-    steps = values.get(key) if key else None
-    steps = steps if isinstance(steps, list | tuple) else [steps]
+    given = values.get(key) if key else None
+    steps = given if isinstance(given, list | tuple) else [given]
     early = 1 if kind == "MultiStepLRScheduler" else 0  # timm applies a milestone one epoch before
-    if key and steps and all(_is_number(step) and step - early >= length for step in steps):
+    numbers = [step for step in steps if isinstance(step, int | float)]
+    if steps and len(numbers) == len(steps) and min(numbers) - early >= length:
         yield (
             f"scheduler.schedule.{key}: {', '.join(str(step) for step in steps)} {unit} lie beyond the end of {run}, "
             f"which has {length:,}, so that the rate never falls; set lower ones, or scheduler=cosine or none"

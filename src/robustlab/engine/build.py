@@ -207,7 +207,10 @@ def _learner_factory(
                 clip_norm=trainer.clip_norm,
                 ema_decay=trainer.ema_decay,
             )
-        except ValueError as error:  # what torch and timm raise for settings that do not go together
+        except (
+            ValueError,
+            ZeroDivisionError,
+        ) as error:  # what torch and timm raise for settings that do not go together
             raise ConfigError(f"optimizer or scheduler: {error}") from error
 
     return new_learner

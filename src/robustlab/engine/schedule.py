@@ -91,7 +91,7 @@ def refuse_misfit(
     run: str,
     falls: bool,
 ) -> None:
-    """Raise ConfigError for a schedule that does not fit what it is used for, before anything is trained.
+    """Raise ConfigError for a schedule that does not fit what it is used for; ValueError as its class does.
 
     Looks at the lengths that classes of torch and timm are known to take, then at the rates that come out. run: what
     the schedule is for, in words. falls: whether the rate must change within it. Others as `rates`.
@@ -100,10 +100,7 @@ def refuse_misfit(
     found = misfits(schedule, length=length, unit=unit, run=run, falls=falls)
     if found:
         raise ConfigError(found[0])
-    try:
-        *seen, following = rates(optimizer, scheduler, interval=interval, updates=updates)
-    except (ValueError, ZeroDivisionError) as error:
-        raise ConfigError(f"scheduler: {error} (tried over the {length:,} {unit} of {run})") from error
+    *seen, following = rates(optimizer, scheduler, interval=interval, updates=updates)
     kind = get_method(schedule["_target_"])
     range_test = kind is ExponentialLR and following > seen[0]
     fault = None if range_test or kind is ReduceLROnPlateau else _fault(seen, following, falls=falls)
