@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -103,7 +104,111 @@ def test_a_run_by_hand_runs_as_long_as_its_lock_is_held(tmp_path, monkeypatch):
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         assert standing(tmp_path, 0)[0] == "running"
-    assert standing(tmp_path, 0)[0] == "stopped"
+    assert standing(tmp_path, 0)[0] == "killed"
+
+
+HERE = f"process 4194304 on {socket.gethostname()}"  # no process has this number
+
+
+def test_a_run_that_was_killed_before_it_wrote_anything_is_listed(tmp_path, monkeypatch):
+    in_queue(monkeypatch)
+    folder = tmp_path / "run0" / "seed0"
+    folder.mkdir(parents=True)
+    (folder / ".lock").write_text(HERE)
+    assert {place: found.state for place, found in Status(tmp_path).standings.items()} == {folder: "killed"}
+
+
+def left(outputs, *, lock=None, ending=None, owner=None, rows=()):
+    """A run folder as a start left it."""
+    folder = outputs / "run0" / "seed0"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").touch()
+    if lock is not None:
+        (folder / ".lock").write_text(lock)
+    if ending is not None:
+        whole = {"process": lock, "error": "", "message": "", "ended_at": "", **ending}
+        (folder / "exit.json").write_text(json.dumps(whole))
+    if owner is not None:
+        (folder / ".owner").write_text(json.dumps(owner))
+    if rows:
+        (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+
+
+ROWS = [{"epoch": 0, "step": 10}, {"epoch": 2, "step": 30, "padding": "x" * 10_000}]
+NAN = {
+    "exit_code": 5,
+    "message": "loss became nan in global step 31; the last good checkpoint is kept. Lower optimizer.lr",
+}
+NAN_NOTE = "exit code 5: loss became nan in global step 31; the last good checkpoint is kept"
+OWNER = {"pid": 4194304, "host": socket.gethostname(), "boot": "b", "started": "1", "job": None, "restarts": None}
+STARTS = {
+    "NaN": ({"lock": HERE, "ending": NAN, "rows": ROWS}, "failed", NAN_NOTE),
+    "a bug": (
+        {"lock": HERE, "ending": {"exit_code": 1, "message": "TypeError: x\nmore"}},
+        "failed", "exit code 1: TypeError: x",
+    ),
+    "a signal": (
+        {"lock": HERE, "ending": {"exit_code": 85, "message": "stopped by SIGTERM"}, "rows": ROWS},
+        "stopped", "stopped by SIGTERM, at epoch 3, step 30; the same command goes on",
+    ),
+    "kill -9": (
+        {"lock": HERE, "rows": ROWS},
+        "killed", f"{HERE} is gone without a word: killed, or lost power, at epoch 3, step 30",
+    ),
+    "a stale lock": (
+        {"lock": HERE, "owner": OWNER}, "killed",
+        f"{HERE} is gone without a word: killed, or lost power, and its stale lock is taken over by the next start",
+    ),
+    "elsewhere": (
+        {"lock": "process 7 on node9"}, "unclear",
+        "process 7 on node9 had it, which cannot be seen from here: runs, or was killed",
+    ),
+    "no trace": ({}, "stopped", "no trace of how it ended"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_what_a_start_left_tells_how_it_ended(tmp_path, monkeypatch, name):
+    facts, state, note = STARTS[name]
+    monkeypatch.setattr("robustlab.launch.state.queue", lambda: None)
+    left(tmp_path, **facts)
+    assert standing(tmp_path, 0) == (state, note)
+    assert list(Status(tmp_path).standings) == [tmp_path / "run0" / "seed0"]
+
+
+def test_a_lock_that_is_a_file_is_held_while_its_process_lives(tmp_path, monkeypatch):
+    from robustlab.engine.lock import Holder
+
+    in_queue(monkeypatch)
+    left(tmp_path, lock="", owner=asdict(Holder.this_process()))
+    assert standing(tmp_path, 0) == ("running", f"process {os.getpid()} on {socket.gethostname()}")
+
+
+def test_a_job_of_slurm_that_is_not_in_the_queue_was_killed(tmp_path, monkeypatch):
+    in_queue(monkeypatch)
+    left(tmp_path, lock="process 7 on node9, SLURM job 12")
+    assert standing(tmp_path, 0)[0] == "killed"
+
+
+def test_of_a_failed_point_the_runs_own_word_counts_more_than_the_last_line_of_its_log(tmp_path, monkeypatch):
+    made = submission(tmp_path, ["9"])
+    in_queue(monkeypatch)
+    left(tmp_path, lock=HERE, ending=NAN)
+    end(made, 0, 5, "train: loss became nan", "W&B is offline")
+    assert standing(tmp_path, 0) == (
+        "failed",
+        NAN_NOTE,
+    )
+    end(made, 0, 4, "train: disk full")
+    assert standing(tmp_path, 0) == ("failed", "exit code 4: train: disk full")
+
+
+def test_a_failed_run_that_no_sweep_knows_is_not_submitted_again(tmp_path, monkeypatch):
+    in_queue(monkeypatch)
+    left(tmp_path, lock=HERE, ending=NAN)
+    status = Status(tmp_path)
+    assert status.has_failed
+    assert status.resubmit() == []
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc/locks is Linux's")

@@ -18,6 +18,8 @@ from typing import IO
 from robustlab.errors import ConfigError, RunFolderError
 
 LOCK_FILE, OWNER_FILE = ".lock", ".owner"
+ENDING_FILE = "exit.json"
+"""How the last holder's run ended (`robustlab.engine.ending`)."""
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 """What flock answers on network file systems that are mounted without locks."""
 _GONE = frozenset({"", "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"})
@@ -58,6 +60,14 @@ class Holder:
         return _slurm_state(self.job) in _GONE
 
 
+def last_holder(folder: Path) -> str | None:
+    """Return the words in a folder's lock, which stay behind when it is released; None where there is no lock."""
+    try:
+        return (folder / LOCK_FILE).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder, which is created. Raises RunFolderError naming the holder if there is another.
@@ -80,14 +90,35 @@ def locked(folder: Path) -> Iterator[None]:
             raise RunFolderError(f"{folder} is created and removed all the time by other processes; try again")
         if not has_kernel_lock:
             held.enter_context(_owner_file(folder, me))
-        file.truncate(0)
-        file.write(str(me))
-        file.flush()
+        file.seek(0)
+        before, ending = file.read(), _take_ending(folder)
+        _rewrite(file, str(me))
         try:
             yield
         except ConfigError:
+            if before:  # a command that cannot work has not touched the run, whose last start was the one before
+                _rewrite(file, before)
+            if ending is not None:
+                (folder / ENDING_FILE).write_bytes(ending)
             _leave_no_trace(folder)
             raise
+
+
+def _take_ending(folder: Path) -> bytes | None:
+    """Remove and return the word of the holder before: should this one be killed, there must be none."""
+    path = folder / ENDING_FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    path.unlink()
+    return content
+
+
+def _rewrite(file: IO[str], text: str) -> None:
+    file.truncate(0)
+    file.write(text)
+    file.flush()
 
 
 def _flock(file: IO[str], folder: Path) -> bool:

@@ -16,6 +16,7 @@ from robustlab.data.module import Data
 from robustlab.engine.build import build_data, build_method
 from robustlab.engine.checkpoint import Checkpoints
 from robustlab.engine.describe import describe, plain
+from robustlab.engine.ending import errors_recorded, record_ending
 from robustlab.engine.environment import explained
 from robustlab.engine.folder import prepare_folder, read_results
 from robustlab.engine.identity import check_resumable, run_identity
@@ -88,10 +89,13 @@ def baseline_overrides(overrides: list[str], method: str) -> list[str]:
 def run_one(cfg: DictConfig, overrides: list[str], *, group: str | None = None) -> Outcome:
     """Run, resume, or find finished one configuration. Raises UserError; a signal gives exit code 85."""
     folder = Path(cfg.paths.run_dir).expanduser()
-    with StopFlag() as stop, explained(cfg, folder):
+    with errors_recorded(folder), StopFlag() as stop, explained(cfg, folder):
         runtime = Runtime.from_config(cfg.trainer)
         with runtime.watching_peers():
-            return _run_one(cfg, overrides, folder, runtime, stop, group)
+            outcome = _run_one(cfg, overrides, folder, runtime, stop, group)
+    if outcome.exit_code:
+        record_ending(folder, outcome.exit_code, str(stop.name), f"stopped by {stop.name}")
+    return outcome
 
 
 def _run_one(

@@ -9,15 +9,20 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from textwrap import shorten
+from typing import Any, Literal, get_args
 
+from robustlab.engine.ending import read_ending
+from robustlab.engine.lock import ENDING_FILE, LOCK_FILE, OWNER_FILE, Holder, last_holder
 from robustlab.errors import EXIT_PREEMPTED
 from robustlab.launch.queue import QueuedJob, queue
 from robustlab.launch.record import Submission, SubmittedPoint, log_path, read_outcome, read_submissions
+from robustlab.tracking.base import METRICS_FILE
 
-State = Literal["done", "running", "queued", "requeued", "stopped", "failed", "not started"]
-STATES: tuple[State, ...] = ("done", "running", "queued", "requeued", "stopped", "failed", "not started")
-LOG_TAIL = 4096
+State = Literal["done", "running", "queued", "requeued", "stopped", "unclear", "killed", "failed", "not started"]
+STATES: tuple[State, ...] = get_args(State)
+LOG_TAIL = 65536
+_HOLDER = re.compile(r"process (\d+) on (\S+?)(?:, SLURM job (\d+))?")
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,29 @@ class Overview:
         if submitted and (job := (self.jobs or {}).get(submitted[1].job)):
             return _in_queue(job, *submitted)
         if holder := self._holder(run_dir):
-            return Standing("running", holder)
+            return Standing("running", f"{holder}{_reached(run_dir)}")
         if submitted:
             return self._after_its_job(*submitted)
-        return Standing("stopped" if run_dir.is_dir() else "not started")
+        return self._last_start(run_dir) if run_dir.is_dir() else Standing("not started")
+
+    def _last_start(self, run_dir: Path) -> Standing:
+        """Return how the last start of a run ended that nobody works on now, by what it left in the folder."""
+        ending, reached = read_ending(run_dir), _reached(run_dir)
+        if ending is not None:
+            message = _what_happened(ending.message)
+            if ending.exit_code == EXIT_PREEMPTED:
+                return Standing("stopped", f"{message}{reached}; the same command goes on")
+            return Standing("failed", f"exit code {ending.exit_code}: {message}")
+        owner = _owner(run_dir)
+        holder = str(owner) if owner is not None else last_holder(run_dir)
+        if not holder:
+            return Standing("stopped", f"no trace of how it ended{reached}")
+        match = _HOLDER.fullmatch(holder)
+        is_known = match is not None and (match[2] == socket.gethostname() or (match[3] and self.jobs is not None))
+        if not is_known:
+            return Standing("unclear", f"{holder} had it, which cannot be seen from here: runs, or was killed{reached}")
+        stale = ", and its stale lock is taken over by the next start" if (run_dir / OWNER_FILE).exists() else ""
+        return Standing("killed", f"{holder} is gone without a word: killed, or lost power{stale}{reached}")
 
     def _after_its_job(self, sweep: Submission, point: SubmittedPoint) -> Standing:
         outcome, last = read_outcome(sweep.folder, point.number), last_line(log_path(sweep.folder, point.number))
@@ -69,25 +93,51 @@ class Overview:
             return Standing("stopped", f"job {point.job}; there is no SLURM here to ask", point.job)
         if outcome is None:
             return Standing("failed", f"job {point.job} ended without a word: {last or 'nothing printed'}", point.job)
-        code = outcome["exit_code"]
+        code, ending = outcome["exit_code"], read_ending(Path(point.run_dir))
+        if ending is not None and ending.exit_code == code:
+            last = _what_happened(ending.message)
         if code == EXIT_PREEMPTED:
             return Standing("stopped", f"job {point.job} was not requeued", point.job)
         return Standing("failed", f"exit code {code}: {last}", point.job)
 
     def _holder(self, run_dir: Path) -> str | None:
         """Return who holds the lock of a run folder, as far as that shows on this machine or in SLURM's queue."""
-        path = run_dir / ".lock"
+        path, owner = run_dir / LOCK_FILE, _owner(run_dir)
+        if owner is not None and owner.host == socket.gethostname():
+            return None if owner.is_gone() else str(owner)
         try:
             text, inode = path.read_text(encoding="utf-8").strip(), path.stat().st_ino
         except OSError:
             return None
-        found = re.match(r"process (\d+) on (\S+?)(?:, SLURM job (\d+))?$", text)
+        found = _HOLDER.fullmatch(text)
         if found is None:
             return None
         if found[2] == socket.gethostname():
             return text if (int(found[1]), inode) in self.locks else None
         running = any(job.state == "R" and job.id == found[3] for job in (self.jobs or {}).values())
         return text if found[3] and running else None
+
+
+def _owner(run_dir: Path) -> Holder | None:
+    """Return who holds a lock that is a file, on file systems without locks of the kernel's."""
+    try:
+        return Holder(**json.loads((run_dir / OWNER_FILE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _reached(run_dir: Path) -> str:
+    """Return how far a run's metrics go, e.g. ", at epoch 3, step 120"; "" where there are none."""
+    try:
+        row: Any = json.loads(last_line(run_dir / METRICS_FILE))
+        return f", at epoch {int(row['epoch']) + 1}, step {int(row['step'])}"
+    except (ValueError, TypeError, KeyError):
+        return ""
+
+
+def _what_happened(message: str) -> str:
+    """Return the first sentence of an error: what to do about it was said when it happened."""
+    return shorten(message.strip().partition("\n")[0].partition(". ")[0], 200, placeholder=" ...")
 
 
 def is_done(run_dir: Path) -> bool:
@@ -134,7 +184,7 @@ def runs_below(outputs: Path) -> list[Path]:
     found = []
     for folder, folders, files in os.walk(outputs):
         folders[:] = sorted(name for name in folders if not _NO_RUN.fullmatch(name))
-        if "config.yaml" in files or "results.json" in files:
+        if {"config.yaml", "results.json", ENDING_FILE, LOCK_FILE} & set(files):
             found.append(Path(folder))
             folders.clear()
     return found

@@ -39,8 +39,8 @@ class Status:
 
     @property
     def has_failed(self) -> bool:
-        """Whether any run has failed."""
-        return any(standing.state == "failed" for standing in self.standings.values())
+        """Whether any run has failed, or was killed."""
+        return any(standing.state in ("failed", "killed") for standing in self.standings.values())
 
     def print(self, console: Console, *, at_most: int | None = 20) -> None:
         """Print how many runs are in each state, and the runs that are neither done nor untouched, failed ones first.
@@ -73,11 +73,11 @@ class Status:
         return sorted(queued)
 
     def resubmit(self) -> list[Submission]:
-        """Submit the failed runs again, with the code of now and the settings of each sweep."""
+        """Submit the failed runs of sweeps again, with the code of now and the settings of each sweep."""
         failed: dict[Path, list[SubmittedPoint]] = {}
         submissions = {submission.folder: submission for submission in self.overview.submissions}
         for folder, standing in self.standings.items():
-            if standing.state == "failed":
+            if standing.state == "failed" and str(folder) in self.overview.latest:  # others were started by hand
                 submission, point = self.overview.latest[str(folder)]
                 failed.setdefault(submission.folder, []).append(point)
         again = [_again(submissions[folder], points) for folder, points in failed.items()]

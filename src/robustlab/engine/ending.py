@@ -1,0 +1,66 @@
+"""How a run's last start ended: `exit.json` in its folder, for those who come later. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from robustlab.engine.lock import ENDING_FILE, Holder, last_holder
+from robustlab.engine.world import World
+from robustlab.errors import EXIT_PREEMPTED, RunFolderError, UserError
+from robustlab.files import write_json
+from robustlab.tracking.console import warn
+
+
+@dataclass(frozen=True)
+class Ending:
+    """process: who held the folder's lock, in words. error: an exception's class, or a signal. traceback: of a bug."""
+
+    process: str
+    exit_code: int
+    error: str
+    message: str
+    ended_at: str
+    traceback: str | None = None
+
+
+def read_ending(folder: Path) -> Ending | None:
+    """Return how the last process that held a folder's lock ended; None if it left no word: it was killed, or runs."""
+    try:
+        return Ending(**json.loads((folder / ENDING_FILE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+@contextlib.contextmanager
+def errors_recorded(folder: Path) -> Iterator[None]:
+    """Write down an error that ends the run of `folder`, and let it go on its way."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        record_ending(folder, EXIT_PREEMPTED, "KeyboardInterrupt", "interrupted")
+        raise
+    except UserError as error:
+        record_ending(folder, error.exit_code, type(error).__name__, str(error))
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        record_ending(folder, 1, type(error).__name__, said, trace=traceback.format_exc())
+        raise
+
+
+def record_ending(folder: Path, exit_code: int, error: str, message: str, *, trace: str | None = None) -> None:
+    """Write `exit.json`, if this process was the last one to hold the folder's lock and is the first of its run."""
+    me = str(Holder.this_process())
+    if last_holder(folder) != me or not World.from_environment().is_main:
+        return
+    ending = Ending(me, exit_code, error, message, time.strftime("%Y-%m-%dT%H:%M:%S%z"), trace)
+    try:
+        write_json(folder / ENDING_FILE, asdict(ending))
+    except RunFolderError as failed:  # the error at hand matters more
+        warn(str(failed))
