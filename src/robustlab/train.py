@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustlab.closed_pipe import without_traceback
-from robustlab.config.compose import CONFIG_NAME, session
+from robustlab.config.compose import CONFIG_NAME, import_from_here, session
 from robustlab.config.default_experiment import with_default_experiment
 from robustlab.engine.world import World
 from robustlab.errors import EXIT_PREEMPTED, ConfigError, NumericalError, UserError
@@ -41,13 +41,12 @@ def _main(argv: Sequence[str] | None) -> int:
     from robustlab.config.flags import explain_unknown, read_flags, train_parser
 
     parser = train_parser()
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # so that a `_target_` may name a module that lies here
+    import_from_here()
     try:
         args, unknown = read_flags(parser, sys.argv[1:] if argv is None else list(argv))
         _refuse_contradictions(args)
         with session([args.config_dir] if args.config_dir else [], config_path=args.config_path) as hydra:
-            refuse(explain_unknown(hydra, parser, unknown, args.overrides) if unknown else [])
+            refuse(explain_unknown(hydra, parser, unknown, with_default_experiment(args.overrides)) if unknown else [])
             return _dispatch(hydra, args, parser)
     except UserError as error:
         # A command that cannot work, and numbers gone wrong, are the same on all: one process says it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -67,6 +68,12 @@ def session(config_dirs: Sequence[str | Path] = (), *, config_path: str | None =
     finally:
         _search_overrides.reset(token)
         GlobalHydra.instance().hydra = before
+
+
+def import_from_here() -> None:
+    """Let a `_target_` name a module that lies in the current folder."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def load(

@@ -151,6 +151,16 @@ def empty_sweeps(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
     return found
 
 
+def intervals(overrides: Sequence[str]) -> list[str]:
+    """Return a message for each override that names an interval, of which only a search can choose values."""
+    return [
+        f"{override.input_line}: an interval is for a sweeper that searches, such as hydra/sweeper=optuna; list the "
+        f"values instead, e.g. {override.get_key_element()}={override.value().start},{override.value().end}"  # type: ignore[union-attr]
+        for override in _parse(overrides)[0]
+        if override.is_interval_sweep()
+    ]
+
+
 def _sweep_problem(override: Override) -> str | None:
     if not override.is_sweep_override():
         return None

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustlab.config.check import inspect, refuse
-from robustlab.config.compose import CONFIG_NAME, compose_again, load, search_flags, without_hydra
+from robustlab.config.check import check, inspect, refuse
+from robustlab.config.compose import CONFIG_NAME, compose_again, import_from_here, load, search_flags, without_hydra
+from robustlab.config.explain import in_one_line
+from robustlab.config.metric import measured, metric_to_optimize, selects_on_test
+from robustlab.config.outcomes import PointOutcome, SweepStoppedError, Tally, watched_launchers
 from robustlab.config.points import Sweep, hydra_problems, read_sweep
 from robustlab.config.resolvers import sweep_group
 from robustlab.config.rules import refuse_unwritable
@@ -65,20 +69,53 @@ def _run_here(hydra: Hydra, cfg: DictConfig) -> int:
 
 
 def _sweep(hydra: Hydra, overrides: Sequence[str], config_name: str) -> int:
+    from robustlab.tracking.console import warn
+
     sweep = read_sweep(hydra, overrides, config_name)
     if sweep.master.hydra.launcher.get("_target_") == SLURM_LAUNCHER:
         return _on_slurm(hydra, sweep, config_name)
+    tally = Tally(metric=sweep.metric)
     if sweep.points is not None:
         named = [set(point.overrides) for point in sweep.points]
-        _Sweep.total = len(named)
-        _Sweep.common = set.intersection(*named) if len(named) > 1 else set()
-    _Sweep.codes = []
+        tally = Tally(len(named), set.intersection(*named) if len(named) > 1 else set())
+    if sweep.metric is not None and selects_on_test(sweep.metric):
+        name = sweep.metric.name
+        warn(f"optimized_metric.name={name} chooses by test data, which then flatters what is chosen")
+    with _here(tally):
+        _multirun(hydra, sweep.master, config_name, tally)
+    return tally.conclude()
+
+
+def _multirun(hydra: Hydra, cfg: DictConfig, config_name: str, tally: Tally) -> None:
+    """Do as `Hydra.multirun` does, with a launcher whose jobs are watched.
+
+    Raises ConfigError where sweeper and launcher cannot be made, before anything is written, and where the sweeper
+    fails though no point did.
+    """
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.plugins import Plugins
+    from hydra.errors import HydraException
+    from hydra.types import HydraContext
+    from omegaconf.errors import OmegaConfBaseException
+
+    callbacks = Callbacks(cfg)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    with watched_launchers(tally):
+        try:
+            sweeper = Plugins.instance().instantiate_sweeper(config=cfg, hydra_context=context, task_function=run_point)
+        except Exception as error:  # whatever a plugin raises means that its settings do not suit it
+            raise ConfigError(f"hydra.sweeper or hydra.launcher: {in_one_line(error.__cause__ or error)}") from error
+    callbacks.on_multirun_start(config=cfg, config_name=config_name)
     try:
-        everything = [*(text for text in overrides if text != "hydra.mode=MULTIRUN"), "hydra.mode=MULTIRUN"]
-        hydra.multirun(config_name=config_name, task_function=run_point, overrides=everything)
-        return max(_Sweep.codes, default=0)
-    finally:
-        _Sweep.total, _Sweep.common = None, set()
+        sweeper.sweep(arguments=list(cfg.hydra.overrides.task))
+    except SweepStoppedError:
+        return
+    except (UserError, HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        if not tally.failed:  # else it is what the sweeper makes of that, and the failed points are named
+            raise ConfigError(f"{cfg.hydra.sweeper._target_.rpartition('.')[2]}: {in_one_line(error)}") from error
+    callbacks.on_multirun_end(config=cfg, config_name=config_name)
 
 
 def _on_slurm(hydra: Hydra, sweep: Sweep, config_name: str) -> int:
@@ -90,19 +127,24 @@ def _on_slurm(hydra: Hydra, sweep: Sweep, config_name: str) -> int:
     return submit_and_wait(hydra, sweep)
 
 
-class _Sweep:
-    """What the points of a sweep that run in this process know of each other."""
-
-    total: int | None = None
-    common: set[str] = set()  # noqa: RUF012 overrides that all points share
-    codes: list[int] = []  # noqa: RUF012 replaced for each sweep
+_tally: ContextVar[tuple[int, Tally] | None] = ContextVar("_tally", default=None)
+"""The sweep whose points run here, and the process that started it: one forked from it has a tally of its own."""
 
 
-def run_point(cfg: DictConfig) -> int:
+@contextmanager
+def _here(tally: Tally) -> Iterator[None]:
+    token = _tally.set((os.getpid(), tally))
+    try:
+        yield
+    finally:
+        _tally.reset(token)
+
+
+def run_point(cfg: DictConfig) -> int | PointOutcome:
     """Run one composed configuration and return its exit code. Hydra calls it, here or on another machine.
 
-    In a sweep an error is printed and becomes the exit code, so that the other points go on; after a signal the points
-    that have not started are left for the next time.
+    In a sweep an error becomes part of the outcome that is returned, so that the other points go on; after a signal the
+    points that have not started are left for the next time.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -110,29 +152,40 @@ def run_point(cfg: DictConfig) -> int:
     overrides = list(HydraConfig.get().overrides.task)
     if group is None:
         return _engine_run(cfg, overrides, os.environ.get(SWEEP_VARIABLE))
-    number = int(HydraConfig.get().job.num) + 1
-    label = f"[{number}/{_Sweep.total or '?'}] {' '.join(text for text in overrides if text not in _Sweep.common)}"
-    if EXIT_PREEMPTED in _Sweep.codes:
-        print(f"{label}: not started, the sweep was stopped", flush=True)
-        return EXIT_PREEMPTED
-    was_finished, started = _is_finished(cfg), time.perf_counter()
+    number, here = int(HydraConfig.get().job.num), _tally.get()
+    tally = here[1] if here is not None and here[0] == os.getpid() else None
+    if tally is not None and EXIT_PREEMPTED in (outcome.code for outcome in tally.outcomes.values()):
+        tally.skip(number, overrides)
+        return tally.outcomes[number]
+    outcome = _outcome(cfg, overrides, group)
+    if tally is not None:
+        tally.add(number, overrides, outcome)
+    return outcome
+
+
+def _outcome(cfg: DictConfig, overrides: list[str], group: str) -> PointOutcome:
+    """Run a point of a sweep and return what came of it, whatever that is."""
+    from hydra.core.hydra_config import HydraConfig
+
+    run_dir, started, value, message = "", time.perf_counter(), None, ""
+    was_finished = False
     try:
+        metric = metric_to_optimize(HydraConfig.get().sweeper, cfg)
+        if metric is not None:
+            check(cfg)  # the point was chosen by a search, a moment ago
+        run_dir, was_finished = str(cfg.paths.run_dir), _is_finished(cfg)
         code = _engine_run(cfg, overrides, group)
+        if code == 0 and metric is not None:
+            value = measured(cfg, metric)
     except UserError as error:
-        print(f"train: {error}", file=sys.stderr, flush=True)
-        code = error.exit_code
+        code, message = error.exit_code, f"train: {error}"
     except Exception:
-        # A bug in one point must not stop the others; it is shown whole, and the sweep ends with an error.
-        traceback.print_exc()
-        code = 1
-    _Sweep.codes.append(code)
-    how = {0: "finished before" if was_finished else "finished", EXIT_PREEMPTED: "stopped, resumable"}
-    seconds = time.perf_counter() - started
-    print(f"{label}: {how.get(code, f'failed (exit code {code})')} in {seconds:.0f} s, {cfg.paths.run_dir}", flush=True)
-    return code
+        code, message = 1, traceback.format_exc()  # a bug in one point must not stop the others; it is shown whole
+    return PointOutcome(code, run_dir, time.perf_counter() - started, was_finished, message, value)
 
 
 def _engine_run(cfg: DictConfig, overrides: list[str], group: str | None) -> int:
+    import_from_here()
     hold_back()  # importing torch takes seconds, in which a signal would kill without a word
     from robustlab.engine.run import run
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from robustlab.config.check import inspect, refuse
 from robustlab.config.compose import CONFIG_NAME, expand, is_group, load, without_hydra
-from robustlab.config.explain import empty_sweeps, explain, no_options
+from robustlab.config.explain import empty_sweeps, explain, intervals, no_options
+from robustlab.config.metric import Metric, metric_to_optimize, searches
 from robustlab.config.rules import refuse_unwritable
+from robustlab.config.wording import show
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -38,12 +40,14 @@ class Sweep:
     """What a command line with `-m` asks for.
 
     master: the composed configuration with the node `hydra`, each swept key with its list of values as text.
-    points: None where a sweeper other than Hydra's own will find them. hydra_overrides: those of Hydra itself.
+    points: None where a sweeper other than Hydra's own will find them, by the `metric`. hydra_overrides: those of Hydra
+    itself.
     """
 
     master: DictConfig
     points: list[Point] | None
     hydra_overrides: list[str]
+    metric: Metric | None = None
 
 
 def read_sweep(
@@ -66,13 +70,37 @@ def read_sweep(
     try:
         master = load(hydra, [*task, *own], RunMode.MULTIRUN, config_name=config_name)
     except HydraException:  # some key or option is wrong: composing the points says which, but for those of the sweep
-        checked(hydra, expand_sweep(hydra, task, {}), own, config_name)
+        checked(hydra, representatives(hydra, task), own, config_name)
         raise
+    refuse(_plugin_problems(master))
     sweeper = master.hydra.sweeper
-    if not sweeper._target_.endswith(".BasicSweeper"):
-        return Sweep(master, None, own)
+    if searches(sweeper):
+        checked(hydra, representatives(hydra, [*_searched(sweeper), *task]), own, config_name)
+        return Sweep(master, None, own, metric_to_optimize(sweeper, master))
     named = expand_sweep(hydra, task, sweeper.get("params") or {}) if points is None else points
     return Sweep(master, checked(hydra, named, own, config_name), own)
+
+
+def _plugin_problems(master: DictConfig) -> list[str]:
+    """Return what is wrong with `hydra.sweeper` and `hydra.launcher` that Hydra's plugins do not say themselves."""
+    found = [
+        f"hydra.{key}: expected a group with a _target_, got {show(node)}; choose one with hydra/{key}=<name>"
+        for key in ("sweeper", "launcher")
+        if not hasattr(node := master.hydra[key], "get") or not node.get("_target_")
+    ]
+    size = None if found else master.hydra.sweeper.get("max_batch_size")
+    if isinstance(size, int) and size < 1:
+        found.append(f"hydra.sweeper.max_batch_size: expected a whole number >= 1 or null, got {size}")
+    return found
+
+
+def _searched(sweeper: DictConfig) -> list[str]:
+    """Return what a sweeper's own settings search over, as overrides."""
+    found = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    for key, space in ({} if found else sweeper.get("search_space") or {}).items():
+        choices = space.get("choices")
+        found.append(f"{key}={','.join(map(str, choices)) if choices else f'interval({space.low},{space.high})'}")
+    return found
 
 
 def is_hydra(override: str) -> bool:
@@ -90,12 +118,41 @@ def expand_sweep(hydra: Hydra, overrides: Sequence[str], params: Mapping[str, An
 
     named = [*(f"{key}={value}" for key, value in params.items()), *overrides]
     try:
+        refuse(intervals(named))
         points = expand(named)
         refuse([] if points else empty_sweeps(hydra, named))
     except HydraException as error:
         refuse(explain(hydra, overrides, error, sweep=True))
         raise
     return points
+
+
+def representatives(hydra: Hydra, overrides: Sequence[str]) -> list[list[str]]:
+    """Return points that stand for a search: the first values of all keys, and each other choice or end of one key.
+
+    Raises one `ConfigError` for overrides that cannot be read, or that name no value.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    values: dict[str, list[str]] = {}
+    try:
+        parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(overrides))
+    except HydraException as error:
+        refuse(explain(hydra, overrides, error, sweep=True))
+        raise
+    for override in parsed:
+        key, value = override.get_key_element(), override.value()
+        if override.is_interval_sweep():
+            values[key] = [f"{key}={value.start}", f"{key}={value.end}"]  # type: ignore[union-attr]
+        elif override.is_sweep_override():
+            values[key] = [f"{key}={text}" for text in override.sweep_string_iterator()]
+            refuse([] if values[key] else empty_sweeps(hydra, [override.input_line or ""]))
+        else:
+            values[key] = [f"{key}={override.get_value_element_as_str()}"]
+    first = {key: texts[0] for key, texts in values.items()}
+    others = [{**first, key: text} for key, texts in values.items() for text in texts[1:]]
+    return [list(point.values()) for point in (first, *others)]
 
 
 def checked(

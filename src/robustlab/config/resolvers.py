@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robustlab.invocation import hint
 
-NOT_IDENTITY = ("seed", "paths", "tracker", "hydra", "compare", "resume", "tags", "name")
+NOT_IDENTITY = ("seed", "paths", "tracker", "hydra", "compare", "resume", "tags", "name", "optimized_metric")
 """Top-level keys that do not change what a run computes, or (the seed) have a folder level of their own."""
 
 NOT_IDENTITY_NESTED = ("trainer.device", "trainer.threads", "dataset.workers")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from robustlab.config.metric import metric_can_be_measured
 from robustlab.config.schedules import schedule_fits_run
 from robustlab.config.wording import did_you_mean
 from robustlab.errors import RunFolderError
@@ -123,6 +124,7 @@ RULES: list[Rule] = [
     frozen_features_have_no_places,
     compare_names_a_method,
     run_dir_is_inside_output_dir,
+    metric_can_be_measured,
 ]
 
 

@@ -189,6 +189,15 @@ class Paths:
 
 
 @dataclass
+class OptimizedMetric:
+    """What a sweeper that searches goes by."""
+
+    title: ClassVar = "optimized_metric"
+    name: Word | None
+    mode: Literal["max", "min"] = "max"
+
+
+@dataclass
 class Config:
     """The whole configuration."""
 
@@ -208,6 +217,7 @@ class Config:
     tags: list[Word]
     name: Word | None
     features: Features | None = None
+    optimized_metric: OptimizedMetric | None = None
 
 
 GIVEN: dict[str, frozenset[str]] = {

@@ -192,6 +192,14 @@ def locate(target: str) -> Definition:
     return definition
 
 
+def safe_locate(target: str) -> Definition | None:
+    """Return as `locate`, and None where it raises."""
+    try:
+        return locate(target)
+    except (UnreadableError, NotThereError):
+        return None
+
+
 def _lookup_in(package: str, name: str, *, last: bool) -> Definition:
     try:
         return lookup(read_module(package), name)

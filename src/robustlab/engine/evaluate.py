@@ -20,13 +20,16 @@ from robustlab.metrics.intervals import wilson_interval
 if TYPE_CHECKING:
     from torchmetrics import MeanMetric, MetricCollection
 
+TOP5_CLASSES = 20
+"""From this many classes on, results are reported with the accuracy of the five likeliest classes beside top-1."""
+
 
 def _metrics(num_classes: int, device: torch.device) -> MetricCollection:
     from torchmetrics import MetricCollection
     from torchmetrics.classification import MulticlassAccuracy
 
     collection = {"accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False)}
-    if num_classes >= 20:  # the larger data sets are reported with top-5 beside top-1
+    if num_classes >= TOP5_CLASSES:
         collection["accuracy_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, validate_args=False)
     return MetricCollection(dict(collection)).to(device)
 

@@ -22,6 +22,7 @@ from robustlab.engine.folder import prepare_folder, read_results
 from robustlab.engine.identity import check_resumable, run_identity
 from robustlab.engine.lock import locked
 from robustlab.engine.loop import fit
+from robustlab.engine.measured import check_metric
 from robustlab.engine.runtime import Runtime
 from robustlab.engine.selection import rules_for
 from robustlab.engine.session import Session, Settings, check_space, restore
@@ -156,6 +157,7 @@ def _train(
     if groups is not None and state is None and runtime.is_main:
         print_group_table(groups, make_console(sys.stderr))
     method, settings = build_method(cfg, data, runtime), _settings(cfg, data)
+    check_metric(cfg.get("optimized_metric"), method, data, by_class="ig" in settings.selection)
     resolved = plain(cfg)
     if runtime.is_main:
         describe(folder, config=resolved, overrides=overrides, data=data, warnings=warnings)
