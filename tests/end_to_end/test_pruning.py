@@ -7,6 +7,10 @@ from itertools import pairwise
 import pytest
 import torch
 
+from robustlab.models.external import torchvision_model
+from robustlab.models.small_cnn import small_cnn
+from robustlab.pruning.scores import magnitude_scores
+from robustlab.pruning.units import units_of
 from tests.end_to_end.harness import assert_same_run, rows, run_folder, start, train
 from tests.end_to_end.test_ddp import train_two
 
@@ -79,6 +83,65 @@ def test_two_ranks_remove_the_same_units_as_one_process(tmp_path):
     one, two = (events(run_folder(tmp_path / name)) for name in ("one", "two"))
     assert [event["live"] for event in one] == [event["live"] for event in two]
     assert len(one) > 2
+
+
+FINE_TUNED = ["method=magnitude", "method.prune_at=0", "optimizer.lr=0.05", "noise=none"]
+
+
+def kept(folder) -> list[list[int]]:
+    state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["learners"]["network"]
+    return [units.tolist() for units in state["units"]["live"].values()]
+
+
+def largest(network, units) -> list[list[int]]:
+    """The better half of each layer."""
+    scores = magnitude_scores(network, units)
+    return [sorted(values.topk(len(values) - int(len(values) / 2)).indices.tolist()) for values in scores.values()]
+
+
+def test_a_finished_run_is_pruned_and_fine_tuned(tmp_path):
+    log = tmp_path / "log.txt"
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train(["method=dense", *SMALL, f"paths.output_dir={whole}"], log) == 0, log.read_text()
+    run = run_folder(whole)
+    command = [*SMALL, *FINE_TUNED, f"model.weights={run}", f"paths.output_dir={cut}"]
+    assert train(command, log) == 0, log.read_text()
+    network = small_cnn(num_classes=10, image_shape=(1, 8, 8), widths=[8, 16], weights=str(run))
+    assert kept(run_folder(cut)) == largest(network, units_of(network))
+    final = [json.loads((run_folder(place) / "results.json").read_text())["final"] for place in (whole, cut)]
+    assert final[1]["pruning/neuron_sparsity"] == 0.5
+    assert final[1]["test/accuracy"] > final[0]["test/accuracy"] - 0.15, final
+
+
+def test_a_librarys_resnet_from_a_file_is_pruned_and_fine_tuned(tmp_path):
+    log, path = tmp_path / "log.txt", tmp_path / "w.pth"
+    torch.manual_seed(0)
+    network = torchvision_model(num_classes=10, image_shape=(1, 8, 8), architecture="resnet18")
+    torch.save(network.trunk.state_dict(), path)
+    command = [*FINE_TUNED, "dataset.subset=64", "model=torchvision", f"model.weights={path}", "trainer.epochs=1"]
+    assert train([*command, f"paths.output_dir={tmp_path}/out"], log) == 0, log.read_text()
+    folder = run_folder(tmp_path / "out")
+    assert kept(folder) == largest(network, units_of(network))
+    assert json.loads((folder / "results.json").read_text())["final"]["pruning/neuron_sparsity"] == 0.5
+
+
+def test_depthwise_convolutions_are_refused_before_training(tmp_path):
+    log = tmp_path / "log.txt"
+    command = ["method=magnitude", "noise=none", "model=timm", "model.architecture=mobilenetv3_small_050"]
+    assert train([*command, "dataset.subset=64", f"paths.output_dir={tmp_path}/out"], log) == 2
+    assert "is a convolution depthwise, whose channels cannot be removed one by one" in log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peak", [0.1, 0.2])
+def test_a_floor_keeps_the_network_learning_under_large_penalties(tmp_path, peak):
+    log = tmp_path / "log.txt"
+    command = ["experiment=demp/digits", f"method.reg.peak={peak}", "method.reg.floor=2", "method.reg.span=0.7"]
+    assert train([*command, f"paths.output_dir={tmp_path}/out"], log, timeout=280) == 0, log.read_text()
+    final = json.loads((run_folder(tmp_path / "out") / "results.json").read_text())["final"]
+    assert min(value for name, value in final.items() if "/live/" in name) >= 2
+    assert final["test/accuracy"] > 0.9
+    assert final["pruning/neuron_sparsity"] > 0.4
 
 
 @pytest.mark.slow

@@ -5,8 +5,13 @@ import torch
 from torch import nn
 
 from robustlab.errors import ConfigError
+from robustlab.models.bottleneck import resnet50
 from robustlab.models.external import timm_model, torchvision_model
+from robustlab.models.mlp import mlp
+from robustlab.models.preact_resnet import preact_resnet18, wide_resnet
+from robustlab.models.resnet import cifar_resnet, resnet_small
 from robustlab.models.small_cnn import small_cnn
+from robustlab.models.vgg import vgg16
 from robustlab.models.weights import load_weights, read_weights
 
 SMALL = [
@@ -172,6 +177,57 @@ def test_mismatching_weights_are_listed(tmp_path):
 
 class Foreign:
     """Something that weights_only=True refuses."""
+
+
+@pytest.mark.parametrize(("builder", "library"), [(timm_model, "timm"), (torchvision_model, "torchvision")])
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_resnets_whose_units_can_be_removed_compute_what_the_librarys_do(builder, library, architecture, tmp_path):
+    import timm
+    import torchvision
+
+    torch.manual_seed(0)
+    make = timm.create_model if library == "timm" else torchvision.models.get_model
+    model = make(architecture, num_classes=7)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    network = builder(
+        num_classes=7, image_shape=(3, 32, 32), architecture=architecture, weights=str(tmp_path / "w.pth")
+    )
+    network, model, images = network.double(), model.double(), torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    # To rounding: on a CPU, shortcuts take their stride before the product (`layers.Conv1x1`).
+    torch.testing.assert_close(network.eval()(images), model.eval()(images))
+    trained, expected = network.train()(images), model.train()(images)
+    torch.testing.assert_close(trained, expected)
+    trained.square().sum().backward()
+    expected.square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for name, parameter in network.trunk.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name])
+
+
+OWN = {
+    "resnet18": (cifar_resnet, {"width": 4}),
+    "resnet_small": (resnet_small, {}),
+    "resnet50": (resnet50, {"width": 4}),
+    "preact_resnet18": (preact_resnet18, {"width": 4}),
+    "wide_resnet": (wide_resnet, {"depth": 10, "widen": 1}),
+    "vgg16": (vgg16, {"width": 2, "dense": [8, 8]}),
+    "mlp": (mlp, {"widths": [6]}),
+    "small_cnn": (small_cnn, {"widths": [4, 6]}),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_networks_start_from_a_file(name, tmp_path, capsys):
+    builder, options = OWN[name]
+    first = builder(num_classes=7, image_shape=(3, 32, 32), proj_dim=4, **options)
+    torch.save(first.state_dict(), tmp_path / "w.pth")
+    again = builder(num_classes=7, image_shape=(3, 32, 32), proj_dim=4, weights=str(tmp_path / "w.pth"), **options)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in first.state_dict().items())
+    other = builder(num_classes=3, image_shape=(3, 32, 32), weights=str(tmp_path / "w.pth"), **options)
+    assert "'classifier'" in capsys.readouterr().out
+    assert all(torch.equal(value, other.trunk.state_dict()[key]) for key, value in first.trunk.state_dict().items())
+    with pytest.raises(ConfigError, match="does not match the network"):
+        builder(num_classes=7, image_shape=(1, 32, 32), weights=str(tmp_path / "w.pth"), **options)
 
 
 def test_unreadable_weights_files_are_told(tmp_path):

@@ -5,8 +5,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from robustlab.errors import ConfigError
 from robustlab.models.bottleneck import resnet50
-from robustlab.models.external import timm_model
+from robustlab.models.external import timm_model, torchvision_model
 from robustlab.models.mlp import mlp
 from robustlab.models.preact_resnet import preact_resnet18, wide_resnet
 from robustlab.models.resnet import cifar_resnet, resnet_small
@@ -14,6 +15,7 @@ from robustlab.models.skip import Selector
 from robustlab.models.small_cnn import small_cnn
 from robustlab.models.transformer import mlp_units
 from robustlab.models.vgg import vgg16
+from robustlab.pruning.surgery import Surgeon
 from robustlab.pruning.units import Reader, Units, UnitSet, units_of
 
 RGB, LARGE, DIGITS = (3, 32, 32), (3, 64, 64), (1, 8, 8)
@@ -38,6 +40,11 @@ BUILDERS = {
     "vit": (timm_model, RGB, VIT),
     "convnext": (timm_model, LARGE, CONVNEXT),
     "convnext_of_convolutions": (timm_model, LARGE, {**CONVNEXT, "options": {**CONVNEXT["options"], "conv_mlp": True}}),
+    "resnet18_torchvision": (torchvision_model, RGB, {"architecture": "resnet18"}),
+    "resnet50_torchvision": (torchvision_model, RGB, {"architecture": "resnet50"}),
+    "resnet18_timm": (timm_model, RGB, {"architecture": "resnet18", "options": {"channels": [6, 8, 10, 12]}}),
+    "resnet26_timm": (timm_model, RGB, {"architecture": "resnet26", "options": {"channels": [4, 5, 6, 7]}}),
+    "resnet10t_timm": (timm_model, RGB, {"architecture": "resnet10t", "options": {"channels": [6, 8, 10, 12]}}),
 }
 ALL = pytest.mark.parametrize("name", BUILDERS)
 
@@ -225,3 +232,38 @@ def test_flattened_maps_give_each_channel_its_own_columns():
     assert last.readers == (Reader("trunk.dense.0", 4),)
     last = units_of(build("preact_final_norm")[0])["final"]
     assert last.readers == (Reader("classifier", 4), Reader("projection.0", 4))
+
+
+@pytest.mark.parametrize(
+    ("builder", "architecture", "total", "sets"),
+    [
+        (torchvision_model, "resnet18", 3_904, 17),
+        (torchvision_model, "resnet50", 22_720, 49),
+        (timm_model, "resnet34", 64 + 6 * 64 + 8 * 128 + 12 * 256 + 6 * 512, 33),
+        (timm_model, "resnet50", 22_720, 49),
+    ],
+)
+def test_totals_of_the_libraries_resnets(builder, architecture, total, sets):
+    units = units_of(builder(num_classes=10, image_shape=RGB, architecture=architecture))
+    assert (units.total, len(units.sets)) == (total, sets)
+
+
+@pytest.mark.parametrize(
+    ("builder", "architecture", "words"),
+    [
+        (timm_model, "mobilenetv3_small_050", "is a convolution depthwise"),
+        (torchvision_model, "mobilenet_v3_small", "is a convolution depthwise"),
+        (timm_model, "seresnet18", "declares no units"),
+        (timm_model, "resnetblur18", "declares no units"),
+    ],
+)
+def test_channels_that_cannot_be_removed_one_by_one_are_refused(builder, architecture, words):
+    network = builder(num_classes=10, image_shape=LARGE, architecture=architecture)
+    with pytest.raises(ConfigError, match=words):
+        units_of(network)
+
+
+def test_grouped_convolutions_of_a_resnet_are_refused_by_name():
+    network = torchvision_model(num_classes=10, image_shape=RGB, architecture="resnext50_32x4d")
+    with pytest.raises(ConfigError, match=r"trunk\.layer1\.0\.conv2 is a convolution in 32 groups"):
+        Surgeon(network, units_of(network))

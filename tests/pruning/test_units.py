@@ -44,8 +44,8 @@ def test_units_by_residual_mode(builder, options, shared, inner):
     [
         (mlp, {"norm": "layer"}, "LayerNorm"),
         (small_cnn, {"norm": "group"}, "GroupNorm"),
-        (torchvision_model, {"architecture": "resnet18"}, "declares no units"),
-        (timm_model, {"architecture": "resnet10t"}, "declares no units"),
+        (torchvision_model, {"architecture": "shufflenet_v2_x0_5"}, "declares no units"),
+        (timm_model, {"architecture": "seresnet18"}, "declares no units"),
         (timm_model, VIT, "LayerNorm"),
     ],
 )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import conv1x1, conv3x3
 from robustlab.models.residual import ResidualBlock, ResNetTrunk
+from robustlab.models.weights import started_from
 
 BLOCKS = (3, 4, 6, 3)
 
@@ -45,6 +46,7 @@ def resnet50(
     num_classes: int,
     image_shape: tuple[int, int, int],
     proj_dim: int | None = None,
+    weights: str | None = None,
     width: int = 64,
     zero_init: bool = True,
 ) -> TwoHeads:
@@ -53,6 +55,7 @@ def resnet50(
     The stem is a 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2. width: channels of the stem and inside
     the first stage's blocks. zero_init: start the last norm scale of each block at 0, so that blocks start as their
     shortcuts (Goyal et al. 2017; DemP's code). Convolutions start from He et al.'s normal, by fan-out.
+    weights: see `started_from`.
     """
     stem = nn.Conv2d(image_shape[0], width, 7, stride=2, padding=3, bias=False)
     widths = [width * 2**stage for stage in range(len(BLOCKS))]
@@ -62,4 +65,5 @@ def resnet50(
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, Bottleneck) and zero_init:
             nn.init.zeros_(module.norm3.weight)
-    return TwoHeads(trunk, feature_dim=trunk.width, num_classes=num_classes, proj_dim=proj_dim)
+    network = TwoHeads(trunk, feature_dim=trunk.width, num_classes=num_classes, proj_dim=proj_dim)
+    return started_from(network, weights)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.errors import ConfigError
+from robustlab.models.external_resnet import make_prunable
 from robustlab.models.heads import TwoHeads
-from robustlab.models.weights import load_weights, read_weights
+from robustlab.models.weights import HEADS, load_weights, read_weights
 
 # Auxiliary classifiers change what forward returns while training, so they are off unless asked for.
 AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
@@ -147,7 +148,7 @@ def _wrap(
     image_shape: tuple[int, int, int],
     proj_dim: int | None,
 ) -> TwoHeads:
-    """Load weights, take the classifier out of the model, and put the heads on what is left.
+    """Load weights, take the classifier out of the model, let its units be removed, and put the heads on it.
 
     A file of one of our own runs has the names of `TwoHeads` ("trunk. ..."), any other those of the library's model.
     """
@@ -158,10 +159,11 @@ def _wrap(
         load_weights(model, _adapt_input(model, state), heads=heads, source=source)
     if name:
         model.set_submodule(name, nn.Identity())
+    make_prunable(model)
     dim = _feature_dim(model, image_shape)
     network = TwoHeads(model, feature_dim=dim, num_classes=num_classes, proj_dim=proj_dim, classifier=classifier)
     if state is not None and own_file:
-        load_weights(network, state, heads=("classifier", "projection"), source=source)
+        load_weights(network, state, heads=HEADS, source=source)
     return network
 
 

@@ -7,6 +7,7 @@ from math import prod
 from torch import Tensor, nn
 
 from robustlab.errors import ConfigError
+from robustlab.models.external_resnet import resnet_units
 from robustlab.models.maps import feature_maps
 from robustlab.models.transformer import mlp_units
 from robustlab.pruning.units import Units
@@ -49,10 +50,13 @@ class TwoHeads(nn.Module):
     def units(self) -> Units:
         """Return the units that the trunk declares, those of its last features read by the heads.
 
-        Of a trunk that declares none, the hidden units of its transformer blocks, if there are any: see `mlp_units`.
+        Of a trunk that declares none, those of a library's residual blocks, or the hidden units of its transformer
+        blocks, if there are any: see `resnet_units` and `mlp_units`.
         """
         declare = getattr(self.trunk, "units", None)
-        declared = declare() if callable(declare) else mlp_units(self.trunk)
+        declared = declare() if callable(declare) else resnet_units(self.trunk)
+        if isinstance(declared, Units) and not declared.sets:
+            declared = mlp_units(self.trunk)
         assert isinstance(declared, Units)
         heads = ["classifier"] if self.projection is None else ["classifier", "projection.0"]
         return declared.within("trunk", heads=heads)

@@ -11,6 +11,7 @@ from robustlab.errors import ConfigError
 from robustlab.models.chain import chain_units
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import choose
+from robustlab.models.weights import started_from
 from robustlab.pruning.units import Units
 
 
@@ -27,12 +28,14 @@ def mlp(
     num_classes: int,
     image_shape: tuple[int, ...],
     proj_dim: int | None = None,
+    weights: str | None = None,
     widths: Sequence[int] = (256, 256),
     norm: str = "batch",
 ) -> TwoHeads:
     """Return Linear -> norm -> ReLU for each of `widths`, then the heads; `norm` is "batch", "layer" or "none".
 
     `image_shape` may be of any rank: inputs are flattened. Raises `ConfigError` for no or empty layers.
+    weights: see `started_from`.
     """
     if not widths or min(widths) < 1:
         raise ConfigError(f"model.widths={list(widths)}: an MLP needs at least one hidden layer of positive width")
@@ -45,4 +48,5 @@ def mlp(
             layers.append(nn.BatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width))
         layers.append(nn.ReLU())
         inputs = width
-    return TwoHeads(MLPTrunk(*layers), feature_dim=inputs, num_classes=num_classes, proj_dim=proj_dim)
+    network = TwoHeads(MLPTrunk(*layers), feature_dim=inputs, num_classes=num_classes, proj_dim=proj_dim)
+    return started_from(network, weights)

@@ -12,6 +12,7 @@ from robustlab.errors import ConfigError
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import choose, conv1x1, conv3x3
 from robustlab.models.skip import Selector
+from robustlab.models.weights import started_from
 from robustlab.pruning.units import FEATURES, Reader, Skip, Units, UnitSet
 
 SHORTCUTS = ("activated", "raw")
@@ -171,6 +172,7 @@ def preact_resnet18(
     num_classes: int,
     image_shape: tuple[int, int, int],
     proj_dim: int | None = None,
+    weights: str | None = None,
     width: int = 64,
     shortcut: str = "activated",
     final_bn: bool = False,
@@ -180,6 +182,7 @@ def preact_resnet18(
 
     With proj_dim=128: 11,237,194 (C=10), 11,283,364 (C=100). The pool stays 4x4, so 64x64 images give 2,048 features,
     as in UNICON's code for Tiny-ImageNet. PyTorch's default initialisation.
+    weights: see `started_from`.
     """
     trunk = PreActTrunk(
         image_shape,
@@ -191,7 +194,8 @@ def preact_resnet18(
         final_norm=final_bn,
         pool=pool,
     )
-    return TwoHeads(trunk, feature_dim=trunk.feature_dim, num_classes=num_classes, proj_dim=proj_dim)
+    network = TwoHeads(trunk, feature_dim=trunk.feature_dim, num_classes=num_classes, proj_dim=proj_dim)
+    return started_from(network, weights)
 
 
 def wide_resnet(
@@ -199,6 +203,7 @@ def wide_resnet(
     num_classes: int,
     image_shape: tuple[int, int, int],
     proj_dim: int | None = None,
+    weights: str | None = None,
     depth: int = 28,
     widen: int = 10,
     shortcut: str = "raw",
@@ -207,6 +212,7 @@ def wide_resnet(
 
     depth=10, widen=1 is ResNet-8 (77,850 parameters at 10 classes, RGB); depth=28, widen=10 has 36,479,194.
     Raises `ConfigError` for another depth.
+    weights: see `started_from`.
     """
     if depth < 10 or (depth - 4) % 6:
         raise ConfigError(f"model.depth={depth} is not a depth of a wide ResNet; it must be 6 n + 4: 10, 16, 22, 28")
@@ -220,4 +226,5 @@ def wide_resnet(
         final_norm=True,
         pool=None,
     )
-    return TwoHeads(trunk, feature_dim=trunk.feature_dim, num_classes=num_classes, proj_dim=proj_dim)
+    network = TwoHeads(trunk, feature_dim=trunk.feature_dim, num_classes=num_classes, proj_dim=proj_dim)
+    return started_from(network, weights)

@@ -10,6 +10,7 @@ from robustlab.errors import ConfigError
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import conv3x3
 from robustlab.models.residual import ResidualBlock, ResNetTrunk
+from robustlab.models.weights import started_from
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -41,18 +42,21 @@ def cifar_resnet(
     num_classes: int,
     image_shape: tuple[int, int, int],
     proj_dim: int | None = None,
+    weights: str | None = None,
     depth: int = 18,
     width: int = 64,
 ) -> TwoHeads:
     """Return ResNet-18 (11,173,962 parameters at 10 classes, RGB) or ResNet-34 (21,282,122).
 
     PyTorch's default initialisation. Raises `ConfigError` for another depth.
+    weights: see `started_from`.
     """
     if depth not in BLOCKS:
         raise ConfigError(f"model.depth={depth}: this ResNet comes with 18 or 34 layers; for others choose model=timm")
     widths = [width * 2**stage for stage in range(len(BLOCKS[depth]))]
     trunk = ResNetTrunk(conv3x3(image_shape[0], width), BasicBlock, widths=widths, blocks=BLOCKS[depth])
-    return TwoHeads(trunk, feature_dim=trunk.width, num_classes=num_classes, proj_dim=proj_dim)
+    network = TwoHeads(trunk, feature_dim=trunk.width, num_classes=num_classes, proj_dim=proj_dim)
+    return started_from(network, weights)
 
 
 def resnet_small(
@@ -60,6 +64,7 @@ def resnet_small(
     num_classes: int,
     image_shape: tuple[int, int, int],
     proj_dim: int | None = None,
+    weights: str | None = None,
     widths: Sequence[int] = (8, 16, 32),
     blocks: Sequence[int] = (2, 2, 2),
 ) -> TwoHeads:
@@ -67,6 +72,7 @@ def resnet_small(
 
     The defaults give six blocks of 232 units (DemP, section 9.3's smoke run) and 44,226 parameters at 10 classes and
     one channel. PyTorch's default initialisation. Raises `ConfigError` for stages without width or blocks.
+    weights: see `started_from`.
     """
     if not widths or len(widths) != len(blocks) or min(*widths, *blocks) < 1:
         raise ConfigError(
@@ -74,4 +80,5 @@ def resnet_small(
             f"positive width and number of blocks"
         )
     trunk = ResNetTrunk(conv3x3(image_shape[0], widths[0]), BasicBlock, widths=widths, blocks=blocks)
-    return TwoHeads(trunk, feature_dim=trunk.width, num_classes=num_classes, proj_dim=proj_dim)
+    network = TwoHeads(trunk, feature_dim=trunk.width, num_classes=num_classes, proj_dim=proj_dim)
+    return started_from(network, weights)

@@ -10,6 +10,7 @@ from robustlab.errors import ConfigError
 from robustlab.models.chain import chain_units
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import choose, conv3x3
+from robustlab.models.weights import started_from
 from robustlab.pruning.units import Units
 
 NORMS = ("batch", "group", "none")
@@ -82,6 +83,7 @@ def small_cnn(
     num_classes: int,
     image_shape: tuple[int, int, int],
     proj_dim: int | None = None,
+    weights: str | None = None,
     widths: Sequence[int] = (32, 64, 128),
     convs: int = 1,
     norm: str = "batch",
@@ -93,6 +95,7 @@ def small_cnn(
     stride: of the first convolution; 2 makes 32x32 images about four times cheaper. strides: of the first convolution
     of each stage, in place of `stride` and of the pooling between stages.
     Raises `ConfigError` where the images are too small to be halved between all stages.
+    weights: see `started_from`.
     """
     if not widths or min(widths) < 1 or convs < 1 or stride < 1:
         raise ConfigError(
@@ -109,4 +112,5 @@ def small_cnn(
     elif min(height, width) < stride * 2 ** (len(widths) - 1):
         raise ConfigError(f"{height}x{width} images cannot be halved {len(widths) - 1} times; shorten model.widths")
     trunk = ConvTrunk(channels, widths=widths, convs=convs, norm=norm, stride=stride, strides=strides)
-    return TwoHeads(trunk, feature_dim=widths[-1], num_classes=num_classes, proj_dim=proj_dim)
+    network = TwoHeads(trunk, feature_dim=widths[-1], num_classes=num_classes, proj_dim=proj_dim)
+    return started_from(network, weights)

@@ -10,6 +10,7 @@ from robustlab.errors import ConfigError
 from robustlab.models.chain import chain_units
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import conv3x3
+from robustlab.models.weights import started_from
 from robustlab.pruning.units import Units
 
 WIDTHS = (1, 1, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8, 16)
@@ -61,6 +62,7 @@ def vgg16(
     num_classes: int,
     image_shape: tuple[int, int, int],
     proj_dim: int | None = None,
+    weights: str | None = None,
     width: int = 64,
     dense: Sequence[int] = (4096, 4096),
     pool: int | None = 2,
@@ -72,10 +74,12 @@ def vgg16(
     the dense layers. pool: side of the average pool before them, which the authors' description leaves open; 64x64
     images, as they use, reach it as 4x4 maps. None: over the whole map. PyTorch's default initialisation.
     Raises `ConfigError` for dense layers without width.
+    weights: see `started_from`.
     """
     if not dense or min(dense) < 1 or width < 1:
         raise ConfigError(
             f"model.width={width}, model.dense={list(dense)}: at least one dense layer is needed, all widths positive"
         )
     trunk = VGGTrunk(image_shape, width=width, dense=dense, pool=pool)
-    return TwoHeads(trunk, feature_dim=trunk.feature_dim, num_classes=num_classes, proj_dim=proj_dim)
+    network = TwoHeads(trunk, feature_dim=trunk.feature_dim, num_classes=num_classes, proj_dim=proj_dim)
+    return started_from(network, weights)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from robustlab.errors import ConfigError
+
+Network = TypeVar("Network", bound=nn.Module)
+
+EXPORTED = "model.safetensors"
+HEADS = ("classifier", "projection")
+"""Parts of `TwoHeads` that start fresh where a file has them in another size."""
 
 # Where training scripts commonly keep the network in what they save.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network")
@@ -19,10 +25,18 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "network")
 def read_weights(path: str | Path, *, key: str = "model.weights") -> dict[str, Tensor]:
     """Return the tensors of a .safetensors file, or of what `torch.save` wrote (read with weights_only=True).
 
-    A state dict inside a checkpoint is found, and the prefix "module." of DataParallel is taken off. key: the setting
-    that names the file, for errors. Raises `ConfigError` where it is missing, unreadable, or holds no state dict.
+    A state dict inside a checkpoint is found, and the prefix "module." of DataParallel is taken off. path: may also be
+    the folder of a finished run, whose last network is taken (its moving average where it has one), or one that
+    `robustlab export` wrote. key: the setting that names the file, for errors. Raises `ConfigError` where it is
+    missing, unreadable, or holds no state dict.
     """
     file = Path(path).expanduser()
+    if (file / EXPORTED).is_file():
+        file = file / EXPORTED
+    elif (file / "checkpoints").is_dir():
+        from robustlab.pruning.export import trained_network
+
+        return trained_network(file, "last", None)[1]
     if not file.is_file():
         raise ConfigError(f"{key}: there is no file {file}")
     content = _read(file, key)
@@ -50,6 +64,16 @@ def _read(file: Path, key: str) -> Any:
         ) from error
     except Exception as error:  # safetensors, zipfile and torch raise many kinds for a damaged file
         raise ConfigError(f"{key}: {file} cannot be read: {error}") from error
+
+
+def started_from(network: Network, weights: str | None) -> Network:
+    """Return the network with the weights of a file or finished run, or as it is where none is named.
+
+    Raises `ConfigError` as `read_weights` and `load_weights` do.
+    """
+    if weights is not None:
+        load_weights(network, read_weights(weights), heads=HEADS, source=f"model.weights {weights}")
+    return network
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], *, heads: Sequence[str], source: str) -> None:

@@ -51,7 +51,7 @@ def export_run(run: Path, out: Path, *, weights: str = "last", learner: str | No
             "weights come from"
         )
     task = read_json(run / "task.json", needed=("num_classes", "image_shape", "mean", "std", "class_names"))
-    learner, state, units_state = _trained(run, weights, learner)
+    learner, state, units_state = trained_network(run, weights, learner)
     node = dict(config["model"])
     if "projection.0.weight" in state:
         node["proj_dim"] = len(state["projection.0.weight"])
@@ -87,7 +87,9 @@ def export_run(run: Path, out: Path, *, weights: str = "last", learner: str | No
     return Exported(out, description, network, dense)
 
 
-def _trained(run: Path, weights: str, learner: str | None) -> tuple[str, dict[str, Tensor], dict[str, Any] | None]:
+def trained_network(
+    run: Path, weights: str, learner: str | None
+) -> tuple[str, dict[str, Tensor], dict[str, Any] | None]:
     """Return the name and the state of the network that a run predicts with, and which units are left of it."""
     folder = run / "checkpoints"
     there = sorted(path.stem for path in folder.glob("*.pt"))
@@ -110,7 +112,9 @@ def _trained(run: Path, weights: str, learner: str | None) -> tuple[str, dict[st
     if not networks or not all(isinstance(value, Tensor) for one in networks.values() for value in one.values()):
         raise ConfigError(f"{path} holds no networks: it is not of a run")
     if learner is None and len(networks) > 1:
-        raise ConfigError(f"{path} holds several networks: choose one with --network {'|'.join(networks)}")
+        raise ConfigError(
+            f"{path} holds several networks: choose one with --network {'|'.join(networks)} of `robustlab export`"
+        )
     name = next(iter(networks)) if learner is None else learner
     if name not in networks:
         raise ConfigError(f"{path} has no network {name!r}; there are: {', '.join(networks)}")

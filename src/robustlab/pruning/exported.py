@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from robustlab.engine.build import build
 from robustlab.errors import ConfigError
-from robustlab.models.weights import load_weights
+from robustlab.models.weights import EXPORTED, load_weights
 from robustlab.pruning.surgery import Surgeon
 from robustlab.pruning.units import units_of
 
 FORMAT = "robustlab-network-1"
-TENSORS, DESCRIPTION = "model.safetensors", "model.json"
+TENSORS, DESCRIPTION = EXPORTED, "model.json"
 OWN_WEIGHTS: Mapping[str, Any] = {"weights": None, "pretrained": False}
 """Arguments of a model that would load other weights first, and what they are when it is built for an export."""
 

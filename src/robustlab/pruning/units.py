@@ -158,9 +158,10 @@ def units_of(network: nn.Module) -> Units:
     units = declare() if callable(declare) else None
     if not isinstance(units, Units) or not units.sets:
         raise ConfigError(
-            f"{type(getattr(network, 'trunk', network)).__name__} declares no units that could be removed; prune one "
-            "of model=resnet18, resnet50, preact_resnet18, resnet_small, vgg16, mlp, small_cnn, or a ViT of timm, or "
-            "let the model's trunk declare its own in units() (see pruning/units.py)"
+            f"{type(getattr(network, 'trunk', network)).__name__} declares no units that could be removed"
+            f"{_tied_channels(network)}; prune one of model=resnet18, resnet50, preact_resnet18, resnet_small, vgg16, "
+            "mlp, small_cnn, a ResNet of torchvision or timm, or a ViT of timm, or let the model's trunk declare its "
+            "own in units() (see pruning/units.py)"
         )
     for one in units.sets:
         for path in one.writers:
@@ -171,3 +172,12 @@ def units_of(network: nn.Module) -> Units:
                     "the channels: removing one changes the others. Use BatchNorm or no norm (model.norm=batch)"
                 )
     return units
+
+
+def _tied_channels(network: nn.Module) -> str:
+    """Return what to say of the first convolution whose output channels belong to certain inputs, if there is one."""
+    for path, module in network.named_modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups > 1:
+            kind = "depthwise" if module.groups == module.in_channels else f"in {module.groups} groups"
+            return f", and {path} is a convolution {kind}, whose channels cannot be removed one by one"
+    return ""
