@@ -14,15 +14,17 @@ import textwrap
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robustlab.config.compose import compose
 from robustlab.errors import ConfigError
 from robustlab.tracking.base import Trackers
 from robustlab.tracking.jsonl import JsonlWriter, read_rows
-from robustlab.tracking.wandb import WandbFeed
+from robustlab.tracking.wandb import WandbFeed, feed_settings
 from robustlab.tracking.wandb_login import base_url, has_key, unreachable
 from robustlab.tracking.wandb_rows import Merger
 from robustlab.tracking.wandb_sent import Sent
@@ -246,6 +248,50 @@ def test_wandb_mode_disabled_in_the_environment_is_respected(nobody, tmp_path, m
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert WandbFeed.from_config({"mode": "auto"}, run_dir=tmp_path, run_name="x", config={}) is None
     assert not (tmp_path / "wandb").exists()
+
+
+ENVIRONMENT = {
+    "WANDB_PROJECT": "project", "WANDB_ENTITY": "entity", "WANDB_RUN_GROUP": "group", "WANDB_TAGS": "tags",
+}  # fmt: skip
+
+
+def told(cfg) -> dict:
+    """What `wandb.init` is told of a run of a sweep, under the names of the keys."""
+    settings = feed_settings(cfg, run_dir=Path("x"), run_name="a", config={}, tags=["t"], group="sweep")
+    return {key: settings[key] for key in ENVIRONMENT.values()}
+
+
+@pytest.fixture
+def silent(nobody, monkeypatch):
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_environment_counts_where_the_configuration_says_nothing(silent, monkeypatch):
+    default = compose([]).tracker.wandb
+    assert told(default) == {"project": "robustlab", "entity": None, "group": "sweep", "tags": ["t"]}
+    for name in ENVIRONMENT:
+        monkeypatch.setenv(name, "")  # as good as not set
+    assert told(default)["project"] == "robustlab"
+    for name, key in ENVIRONMENT.items():
+        monkeypatch.setenv(name, f"{key}1, {key}2" if key == "tags" else f"their {key}")
+    assert told(default) == {
+        "project": "their project", "entity": "their entity", "group": "their group", "tags": ["t", "tags1", "tags2"],
+    }  # fmt: skip
+
+
+def test_the_configuration_comes_before_the_environment(silent, monkeypatch):
+    for name in ENVIRONMENT:
+        monkeypatch.setenv(name, "theirs")
+    named = [f"tracker.wandb.{key}={'[ours]' if key == 'tags' else 'ours'}" for key in ENVIRONMENT.values()]
+    assert told(compose(named).tracker.wandb) == {
+        "project": "ours", "entity": "ours", "group": "ours", "tags": ["t", "ours"],
+    }  # fmt: skip
+
+
+def test_wandbs_own_settings_file_names_the_project(silent, tmp_path):
+    (tmp_path / "home" / "settings").write_text("[default]\nproject = saved\nentity = us\n")
+    assert (told({})["project"], told({})["entity"]) == ("saved", "us")
 
 
 def test_an_unwritable_folder_is_said_and_never_replaced_by_another(nobody, tmp_path, capsys):

@@ -139,7 +139,7 @@ class Wandb:
 
     title: ClassVar = "tracker.wandb"
     mode: Literal["auto", "online", "offline", "disabled"]
-    project: Word
+    project: Word | None
     entity: Word | None
     group: Word | None
     tags: list[Word]

@@ -23,6 +23,7 @@ import robustlab
 from robustlab.errors import EXIT_PREEMPTED, ConfigError
 from robustlab.invocation import hint
 from robustlab.tracking.console import say, warn
+from robustlab.tracking.wandb_login import saved_setting
 
 MODES = ("auto", "online", "offline", "disabled")
 FINISH_SECONDS = 20.0
@@ -192,14 +193,18 @@ def feed_settings(
     tags: Sequence[str] = (),
     group: str | None = None,
 ) -> dict[str, Any]:
-    """Return what `wandb.init` is told of a run, as plain types, all but its mode and id; see `from_config`."""
+    """Return what `wandb.init` is told of a run, as plain types, all but its mode and id; see `from_config`.
+
+    Where the configuration leaves a key at its default, W&B's environment variable for it counts.
+    """
+    from_environment = [text.strip() for text in os.environ.get("WANDB_TAGS", "").split(",") if text.strip()]
     return {
         "run_dir": str(run_dir),
         "name": run_name,
-        "project": cfg.get("project") or "robustlab",
-        "entity": cfg.get("entity"),
-        "group": cfg.get("group") or group,
-        "tags": list(dict.fromkeys([*tags, *(cfg.get("tags") or [])])),
+        "project": cfg.get("project") or os.environ.get("WANDB_PROJECT") or saved_setting("project") or "robustlab",
+        "entity": cfg.get("entity") or os.environ.get("WANDB_ENTITY") or saved_setting("entity"),
+        "group": cfg.get("group") or os.environ.get("WANDB_RUN_GROUP") or group,
+        "tags": list(dict.fromkeys([*tags, *(cfg.get("tags") or from_environment)])),
         "config": dict(config),
         "init_timeout": float(cfg.get("init_timeout") or 5.0),
         "finish_timeout": FINISH_SECONDS - 5.0,

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 def base_url() -> str:
     """Return the server that W&B would use: `WANDB_BASE_URL`, its settings file, or the public one."""
-    return os.environ.get("WANDB_BASE_URL") or _setting("base_url") or "https://api.wandb.ai"
+    return os.environ.get("WANDB_BASE_URL") or saved_setting("base_url") or "https://api.wandb.ai"
 
 
 def has_key() -> bool:
     """Whether credentials for that server are configured: in the environment, in netrc, or in the settings file."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _setting("api_key"):
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or saved_setting("api_key"):
         return True
     files = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     host = urlsplit(base_url()).hostname or ""
@@ -43,7 +43,8 @@ def unreachable(url: str, timeout: float) -> str | None:
         return f"{url} cannot be reached ({error})"
 
 
-def _setting(name: str) -> str | None:
+def saved_setting(name: str) -> str | None:
+    """Return what W&B's settings file has under a name; None where it has nothing."""
     folder = os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"
     parser = configparser.ConfigParser(interpolation=None)
     try:
