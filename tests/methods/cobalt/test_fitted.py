@@ -71,13 +71,15 @@ def impure() -> Tensor:
         (pure, 1.0, 0.95),
         (with_uninformative, 0.0, (2 * 0.5 + 2 * 0.05) / 4),
         (with_uninformative, 1.0, (2 * 0.95 + 2 * 0.05) / 4),
+        (with_scattered, 0.0, (2 * 0.5 + 2 * 0.05) / 4),
+        (with_scattered, 1.0, (2 * 0.95 + 2 * 0.05) / 4),
         # of the 452.5 and 47.5 in 1,000 images of a concept that have one label and the other, 1.25 and 23.75 are rare
         (impure, 0.0, (1.25 / 452.5 + 23.75 / 47.5) / 2),
         (impure, 1.0, 0.095 * 1.25 / 452.5 + 0.905 * 23.75 / 47.5),
     ],
 )
 def test_share_of_rare_groups_under_algorithm_1(concepts, exponent, share):
-    """0.50, 0.95, 0.28, 0.50, 0.25, 0.45: other codes and impurity both dilute the balance."""
+    """0.50, 0.95, 0.28, 0.50 (twice), 0.25, 0.45: other codes and impurity both dilute the balance."""
     assert rare_share(concepts(), exponent=exponent) == pytest.approx(share, abs=1e-9)
 
 
