@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from robustlab.errors import ConfigError
-from robustlab.report.collect import collect, differences, find_runs, flat_settings, noise_label
+from robustlab.report.collect import collect, find_runs, group_runs, noise_label
+from robustlab.report.settings import flat_settings, in_words, varying
 from robustlab.report.tables import matrix, render
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -116,20 +117,82 @@ def test_runs_with_other_settings_are_never_mixed(runs):
     for seed in (0, 1):
         make_run(runs, digest="99999999", seed=seed, accuracy=0.5, config=config(seed, temperature=0.7, beta=[1, 2]))
     report = collect(runs)
-    assert [row[0] for row in matrix(report)[1]] == ["erm", "crosssplit [1a2b3c4d]", "crosssplit [99999999]"]
+    first, second = "method.temperature=0.5", "method.temperature=0.7 method.beta=[1, 2]"
+    assert [row[0] for row in matrix(report)[1]] == ["erm", f"crosssplit, {first}", f"crosssplit, {second}"]
     assert [row[1] for row in matrix(report)[1]] == ["61.0 ± 1.0 (3)", "93.0 ± 1.0 (3)", "50.0 ± 0.0 (2)"]
-    assert report.notes == [
-        "crosssplit [1a2b3c4d] on digits, symmetric 50 %, small_cnn: method.temperature=0.5 method.beta=(not set)",
-        "crosssplit [99999999] on digits, symmetric 50 %, small_cnn: method.temperature=0.7 method.beta=[1, 2]",
-    ]
+    assert report.notes == []
+
+
+def test_variants_without_a_configuration_are_told_apart_by_their_hash(tmp_path):
+    for digest in ("11111111", "22222222"):
+        (make_run(tmp_path, digest=digest) / "config.yaml").unlink()
+    assert [group.variant for group in group_runs(find_runs(tmp_path)[0])] == ["[11111111]", "[22222222]"]
+
+
+def test_a_setting_that_is_swept_on_one_data_set_names_the_runs_on_another(tmp_path):
+    for digest, temperature in (("11111111", 0.1), ("22222222", 0.2)):
+        make_run(tmp_path, digest=digest, config=config(0, temperature=temperature))
+    make_run(tmp_path, digest="33333333", dataset="mnist", config=config(0, temperature=0.2))
+    rows = {row[0]: row[1:] for row in matrix(collect(tmp_path))[1]}
+    assert rows == {
+        "crosssplit, method.temperature=0.1": ["90.0 (1)", ""], "crosssplit, method.temperature=0.2": ["90.0 (1)"] * 2,
+    }  # fmt: skip
+
+
+def test_an_extended_run_is_kept_apart_and_says_so(tmp_path):
+    make_run(tmp_path, digest="11111111")
+    make_run(tmp_path, digest="22222222", extended_from=[30])
+    assert [group.label for group in group_runs(find_runs(tmp_path)[0])] == [
+        "crosssplit", "crosssplit, extended_from=[30]",
+    ]  # fmt: skip
+
+
+SGD = {"optimizer._target_": "torch.optim.SGD", "optimizer.lr": 0.1, "optimizer.momentum": 0.9}
+ADAM = {"optimizer._target_": "torch.optim.Adam", "optimizer.lr": 1e-3, "optimizer.betas": [0.9, 0.99]}
+
+
+def test_of_different_options_only_their_names_differ():
+    assert varying([SGD, ADAM]) == ["optimizer._target_"]
+    assert varying([SGD, ADAM, {**SGD, "optimizer.lr": 0.2}]) == ["optimizer._target_", "optimizer.lr"]
+    assert in_words(ADAM, ["optimizer._target_", "optimizer.lr"]) == "optimizer=Adam optimizer.lr=0.001"
+
+
+def test_settings_are_written_as_on_the_command_line():
+    settings = {"a.x": None, "a.y": True, "a.z": "word", "b": [1, 2], "c": 1, "d": 2}
+    assert in_words(settings, ["a.x", "a.y", "a.z"]) == "a.x=null a.y=true a.z=word"
+    assert in_words(settings, list(settings)) == "a.x=null a.y=true a.z=word b=[1, 2] and 2 more"
 
 
 def test_what_does_not_change_results_is_no_difference():
-    assert differences([config(0), config(1), config(2)]) == [{}, {}, {}]
+    assert varying([flat_settings(config(seed)) for seed in (0, 1, 2)]) == []
     flat = flat_settings(config(1))
     assert flat["method.temperature"] == 0.5
     assert not [name for name in flat if name.startswith(("paths", "tracker", "tags", "seed"))]
     assert flat["dataset.source.root"] == "(a path)"
+
+
+def test_a_csv_has_a_column_for_each_setting_that_differs(runs):
+    make_run(runs, digest="99999999", config=config(0, temperature=0.7, beta=None))
+    table = list(csv.DictReader(io.StringIO(render(collect(runs), "csv"))))
+    assert list(table[0])[-2:] == ["method.temperature", "method.beta"]
+    shown = {(row["method"], row["variant"]): (row["method.temperature"], row["method.beta"]) for row in table}
+    assert shown == {
+        ("erm", ""): ("0.5", ""),
+        ("crosssplit", "method.temperature=0.5"): ("0.5", ""),
+        ("crosssplit", "method.temperature=0.7 method.beta=null"): ("0.7", "null"),
+    }
+    assert [row["seeds"] for row in table if row["method"] == "erm"] == ["0 1 2"]
+
+
+def test_several_folders_are_one_table_and_none_counts_twice(tmp_path, capsys):
+    for name, seed in (("a", 0), ("b", 1)):
+        make_run(tmp_path / name, seed=seed)
+    code, out, _ = script(capsys, tmp_path / "a", tmp_path / "b", tmp_path, "--format", "markdown")
+    assert code == 0
+    assert "| crosssplit | 90.0 ± 0.0 (2) |" in out
+    code, _, err = script(capsys, tmp_path / "a", tmp_path / "none")
+    assert code == 2
+    assert "there is no folder" in err
 
 
 def test_unfinished_set_aside_and_damaged_runs(runs):

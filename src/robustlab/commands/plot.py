@@ -26,7 +26,7 @@ WHAT = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the picture; return the exit code: 2 if there is nothing to draw."""
     parser = argparse.ArgumentParser(prog=hint("plot"), description="Draw pictures of finished runs.")
-    parser.add_argument("folder", type=Path, help="the folder that holds the runs, e.g. outputs/; for units: one run")
+    parser.add_argument("folders", type=Path, nargs="+", help="folders that hold runs, e.g. outputs/; units: one run")
     parser.add_argument("--kind", choices=KINDS, default="curves", help=WHAT)
     parser.add_argument("--metric", default="test/accuracy", help="a name in metrics.jsonl (default %(default)s)")
     parser.add_argument("--sparsity", choices=("neuron", "weight"), default="neuron", help="of what (default neuron)")
@@ -47,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _draw(args: argparse.Namespace, out: Path) -> None:
     if args.kind == "curves":
-        plot_curves(args.folder, out, metric=args.metric)
+        plot_curves(args.folders, out, metric=args.metric)
         return
     from robustlab.pruning.figures import EVENTS_FILE, accuracy_against_sparsity, live_units_figure, read_events
 
-    runs, _ = find_runs(args.folder)
+    runs, _ = find_runs(args.folders)
     if args.kind == "sparsity":
         accuracy_against_sparsity(group_runs(runs), out, sparsity=args.sparsity, metric=args.metric)
         return
@@ -59,6 +59,7 @@ def _draw(args: argparse.Namespace, out: Path) -> None:
     folders = [folder for folder in folders if len(read_events(folder)["events"]) > 1] or folders[:1]
     if len(folders) > 1:
         listed = "\n  ".join(map(str, folders[:20]))
-        raise ConfigError(f"{args.folder} holds {len(folders)} runs that prune; give the folder of one:\n  {listed}")
-    content = read_events(folders[0] if folders else args.folder)
+        places = ", ".join(map(str, args.folders))
+        raise ConfigError(f"{places} holds {len(folders)} runs that prune; give the folder of one:\n  {listed}")
+    content = read_events(folders[0] if folders else args.folders[0])
     live_units_figure(content["events"], out, total_updates=content.get("total_updates"))

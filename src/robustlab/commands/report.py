@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=hint("report"), description="Collect finished runs into a table: mean ± std over seeds."
     )
-    parser.add_argument("folder", type=Path, help="the folder that holds the runs, e.g. outputs/")
+    parser.add_argument("folders", type=Path, nargs="+", help="folders that hold the runs, e.g. outputs/")
     parser.add_argument("--metric", default="test/accuracy", help="any metric of results.json (default %(default)s)")
     rules = "; ".join(f"{name}: {text}" for name, text in RULE_NAMES.items())
     parser.add_argument("--rule", default="last", choices=list(RULE_NAMES), help=f"which epoch counts ({rules})")
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     layout = args.format or (SUFFIXES.get(args.out.suffix, "terminal") if args.out else "terminal")
     try:
-        report = with_groups(with_pruning(collect(args.folder, metric=args.metric, rule=args.rule)))
+        report = with_groups(with_pruning(collect(args.folders, metric=args.metric, rule=args.rule)))
         if args.out is not None:
             args.out.write_text(render(report, layout), encoding="utf-8")
         elif layout == "terminal":

@@ -22,7 +22,7 @@ from robustlab.files import write_text
 from robustlab.pruning.cost import forward_flops, parameters
 from robustlab.pruning.exported import DESCRIPTION, FORMAT, TENSORS, described_network, read_json, restored
 from robustlab.pruning.units import RESIDUAL_MODES, Units, units_of
-from robustlab.report.collect import read_config
+from robustlab.report.settings import read_config
 
 
 @dataclass(frozen=True)

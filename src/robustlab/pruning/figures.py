@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.errors import ConfigError
-from robustlab.report.collect import Group, flat_settings, read_config
+from robustlab.report.collect import Group
 from robustlab.report.pruning import DENSE
+from robustlab.report.settings import flat_settings, read_config
 from robustlab.tracking.summary import METHOD_NAMES
 
 EVENTS_FILE = "pruning.json"

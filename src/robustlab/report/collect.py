@@ -7,19 +7,20 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from robustlab.config.resolvers import NOT_IDENTITY, NOT_IDENTITY_NESTED
 from robustlab.errors import ConfigError
 from robustlab.report.groups import group_notes
+from robustlab.report.settings import flat_settings, in_words, read_config, varying
 from robustlab.report.statistics import Estimate, estimate
 from robustlab.tracking.jsonl import decode_number
 
 SET_ASIDE = re.compile(r".*\.old\d+")
 """Run folders that `resume=false` has moved aside."""
+HISTORY = ("extended_from", "forced")
+"""What results say of a run that was not trained in one go with one set of settings."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,18 @@ class Group:
     run_name: str
     runs: dict[int, Run] = field(default_factory=dict)
     variant: str = ""
-    """The settings' hash, where another group has the same method and setting; else empty."""
+    """What tells it from other groups of its method: settings, e.g. "optimizer.lr=0.1"; empty where nothing does."""
 
     @property
     def label(self) -> str:
-        """The method, with the hash of its settings where that is needed to tell groups apart."""
-        return f"{self.method} [{self.variant}]" if self.variant else self.method
+        """The method, with the settings that tell it from others of its kind."""
+        return f"{self.method}, {self.variant}" if self.variant else self.method
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings of its runs, less the seed; see `flat_settings`. What happened on the way counts as well."""
+        run = next(iter(self.runs.values()))
+        return flat_settings(read_config(run.folder)) | {key: run.results[key] for key in HISTORY if key in run.results}
 
 
 @dataclass(frozen=True)
@@ -91,11 +98,21 @@ class Report:
     columns: Sequence[Column] = ()
 
 
-def find_runs(root: Path) -> tuple[list[Run], list[Path]]:
-    """Return the finished runs below `root` and the folders of unfinished ones, both in order of their paths.
+def find_runs(roots: Path | Sequence[Path]) -> tuple[list[Run], list[Path]]:
+    """Return the finished runs below folders and the folders of unfinished ones, both in order of their paths.
 
-    Raises ConfigError if `root` is no folder or holds no run at all.
+    Raises ConfigError if one of `roots` is no folder or holds no run at all.
     """
+    finished: dict[Path, Run] = {}
+    unfinished: dict[Path, Path] = {}
+    for root in [roots] if isinstance(roots, Path) else roots:
+        runs, others = _find_runs(root)
+        finished |= {run.folder.resolve(): run for run in runs}  # folders may lie in one another
+        unfinished |= {folder.resolve(): folder for folder in others}
+    return list(finished.values()), list(unfinished.values())
+
+
+def _find_runs(root: Path) -> tuple[list[Run], list[Path]]:
     if not root.is_dir():
         raise ConfigError(f"there is no folder {root}; give the folder that holds the runs, e.g. outputs/")
     finished: list[Run] = []
@@ -115,14 +132,23 @@ def find_runs(root: Path) -> tuple[list[Run], list[Path]]:
     return finished, unfinished
 
 
-def collect(root: Path, *, metric: str = "test/accuracy", rule: str = "last") -> Report:
-    """Return the table of one metric under one selection rule over all finished runs below `root`.
+def collect(roots: Path | Sequence[Path], *, metric: str = "test/accuracy", rule: str = "last") -> Report:
+    """Return the table of one metric under one selection rule over all finished runs below folders.
 
     Raises ConfigError if there is nothing to show: no run, none that is finished, none that has the metric.
     """
-    runs, unfinished = find_runs(root)
+    runs, unfinished = find_runs(roots)
+    places = str(roots) if isinstance(roots, Path) else ", ".join(map(str, roots))
     if not runs:
-        raise ConfigError(f"none of the {len(unfinished)} runs in {root} is finished; run the same commands again")
+        raise ConfigError(f"none of the {len(unfinished)} runs in {places} is finished; run the same commands again")
+    report = table_of(runs, metric=metric, rule=rule, places=places)
+    if unfinished:
+        report.notes.append(f"{_count(len(unfinished), 'unfinished run')}, not shown: {_listed(unfinished)}")
+    return report
+
+
+def table_of(runs: Sequence[Run], *, metric: str, rule: str, places: str) -> Report:
+    """Return the table of finished runs; places: where they lie, in words. Raises ConfigError without the metric."""
     report = Report(metric, rule)
     groups = group_runs(runs, report.notes)
     without = 0
@@ -135,12 +161,10 @@ def collect(root: Path, *, metric: str = "test/accuracy", rule: str = "last") ->
     if not report.entries:
         names = sorted({name for run in runs for name in run.results["selection"].get(rule, {}) if name != "epoch"})
         have = f"with this rule there are {', '.join(names)}" if names else "choose another rule"
-        raise ConfigError(f"no finished run in {root} has {metric} under the rule {rule}; {have}")
+        raise ConfigError(f"no finished run in {places} has {metric} under the rule {rule}; {have}")
     report.notes += group_notes(metric, [run.results for entry in report.entries for run in entry.group.runs.values()])
     if without:
         report.notes.append(f"{_count(without, 'finished run')} without {metric} under the rule {rule}: not shown")
-    if unfinished:
-        report.notes.append(f"{_count(len(unfinished), 'unfinished run')}, not shown: {_listed(unfinished, root)}")
     return report
 
 
@@ -152,47 +176,10 @@ def noise_label(noise: Mapping[str, Any] | None) -> str:
     return f"{noise['name']} {100 * rate:.3g} %" if isinstance(rate, int | float) else str(noise["name"])
 
 
-def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's resolved settings as {"method.temperature": 0.5, ...}, without what does not change the results.
-
-    That is: what the run's name does not depend on, and whatever repeats the seed. Paths of this machine are all alike.
-    """
-    paths = [value for value in (config.get("paths") or {}).values() if isinstance(value, str) and value]
-    seed = config.get("seed")
-
-    def walk(value: Any, name: str) -> None:
-        if name in NOT_IDENTITY or name in NOT_IDENTITY_NESTED or (name.endswith(".seed") and value == seed):
-            return
-        if isinstance(value, Mapping) and value:
-            for key, item in value.items():
-                walk(item, f"{name}.{key}" if name else str(key))
-        elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-            for index, item in enumerate(value):
-                walk(item, f"{name}[{index}]")
-        else:
-            is_path = isinstance(value, str) and any(value.startswith(path) for path in paths)
-            flat[name] = "(a path)" if is_path else value
-
-    flat: dict[str, Any] = {}
-    walk(config, "")
-    return flat
-
-
-def differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return, for each configuration, the settings in which it is not the same as all others."""
-    flats = [flat_settings(config) for config in configs]
-    names = {name: None for flat in flats for name in flat}
-    missing = object()
-    differing = [
-        name for name in names if any(flat.get(name, missing) != flats[0].get(name, missing) for flat in flats)
-    ]
-    return [{name: flat.get(name, "(not set)") for name in differing} for flat in flats]
-
-
 def group_runs(runs: Sequence[Run], notes: list[str] | None = None) -> list[Group]:
-    """Group runs by their settings; those with one method and setting but other settings are marked as variants.
+    """Group runs by their settings; those with one method and setting but other settings are named as variants.
 
-    Remarks on what differs, and on runs left out since they are there twice, are appended to `notes`.
+    Remarks on runs left out since they are there twice are appended to `notes`.
     """
     notes = [] if notes is None else notes
     groups: dict[str, Group] = {}
@@ -206,22 +193,32 @@ def group_runs(runs: Sequence[Run], notes: list[str] | None = None) -> list[Grou
             group.runs[seed] = run
     if doubled:
         notes.append(f"{_count(doubled, 'run')} with the same settings and seed as another: only the newest counts")
-    same: dict[tuple[Any, ...], list[Group]] = {}
+    by_method: dict[str, list[Group]] = {}
     for group in groups.values():
-        same.setdefault((group.method, group.setting), []).append(group)
-    for variants in same.values():
-        if len(variants) > 1:
-            _tell_apart(variants, notes)
+        by_method.setdefault(group.method, []).append(group)
+    for variants in by_method.values():
+        _tell_apart(variants)
     return sorted(groups.values(), key=lambda group: (group.setting, group.method, group.run_name))
 
 
-def _tell_apart(variants: Sequence[Group], notes: list[str]) -> None:
-    configs = [read_config(next(iter(group.runs.values())).folder) for group in variants]
-    for group, different in zip(variants, differences(configs), strict=True):
-        group.variant = group.run_name.rsplit("-", 1)[-1]
-        shown = [f"{name}={_short(value)}" for name, value in list(different.items())[:6]]
-        more = f" and {len(different) - 6} more" if len(different) > 6 else ""
-        notes.append(f"{group.label} on {', '.join(group.setting)}: {' '.join(shown) or 'no config.yaml'}{more}")
+def _tell_apart(groups: Sequence[Group]) -> None:
+    """Name the groups of one method by the settings in which any two of them with one data set, noise and model differ.
+
+    So a setting that is swept on one data set names the runs on another one, too, and they stand in one row.
+    """
+    settings: dict[tuple[str, str, str], list[Group]] = {}
+    for group in groups:
+        settings.setdefault(group.setting, []).append(group)
+    several = [same for same in settings.values() if len(same) > 1]
+    keys = dict.fromkeys(key for same in several for key in varying([one.settings for one in same]))
+    for same in settings.values():
+        for group in same:
+            group.variant = in_words(group.settings, [key for key in keys if key in group.settings])
+        names = [group.variant for group in same]  # equal ones differ further on, or have no config.yaml
+        for group in same:
+            if names.count(group.variant) > 1:
+                digest = group.run_name.rsplit("-", 1)[-1]
+                group.variant = f"{group.variant} [{digest}]".lstrip()
 
 
 def _read_results(folder: Path) -> dict[str, Any] | None:
@@ -237,25 +234,10 @@ def _read_results(folder: Path) -> dict[str, Any] | None:
     return results if isinstance(results["seed"], int) else None
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return a run's resolved configuration; empty if there is none that can be read."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        config = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=loader)
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _listed(folders: Sequence[Path], root: Path) -> str:
-    shown = ", ".join(str(folder.relative_to(root)) for folder in folders[:3])
+def _listed(folders: Sequence[Path]) -> str:
+    shown = ", ".join(str(Path(*folder.parts[-2:])) for folder in folders[:3])
     return f"{shown}, ..." if len(folders) > 3 else shown

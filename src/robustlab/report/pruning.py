@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from robustlab.report.collect import Column, Group, Report, Run, flat_settings, read_config
+from robustlab.report.collect import Column, Group, Report, Run
 from robustlab.report.plots import curve
+from robustlab.report.settings import flat_settings, read_config
 from robustlab.report.statistics import estimate
 
 DENSE = ("dense", "erm")

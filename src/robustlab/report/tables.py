@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from robustlab.metrics.names import is_group_accuracy
 from robustlab.report.collect import Entry, Report
+from robustlab.report.settings import varying
 from robustlab.report.statistics import Estimate
 from robustlab.tracking.console import make_console
 from robustlab.tracking.summary import RULE_NAMES, is_oracle
@@ -23,6 +25,10 @@ CSV_COLUMNS = (
     "method", "variant", "dataset", "noise", "model", "metric", "rule", "oracle", "mean", "std", "n", "seeds",
     "run_name",
 )  # fmt: skip
+
+
+NAMED = ("method.", "dataset.", "noise.", "model.")
+"""Groups whose options have columns of their own."""
 
 
 def caption(report: Report) -> str:
@@ -116,10 +122,15 @@ def to_markdown(report: Report) -> str:
 
 
 def to_csv(report: Report) -> str:
-    """Return one line per method and setting, numbers in full (accuracies as fractions); `std` empty for one seed."""
+    """Return one line per method and setting, numbers in full (accuracies as fractions); `std` empty for one seed.
+
+    The last columns are the settings in which the runs differ, under the names of the command line.
+    """
     text = io.StringIO()
+    keys = varying([entry.group.settings for entry in report.entries])
+    keys = [key for key in keys if not (key.startswith(NAMED) and key.endswith((".name", "._target_")))]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*CSV_COLUMNS, *(name for c in report.columns for name in (c.name, f"{c.name}_std"))])
+    writer.writerow([*CSV_COLUMNS, *(name for c in report.columns for name in (c.name, f"{c.name}_std")), *keys])
     for entry in report.entries:
         group, numbers = entry.group, entry.estimate
         mean, spread = _in_full(numbers)
@@ -129,8 +140,17 @@ def to_csv(report: Report) -> str:
             "yes" if is_oracle(report.rule) else "no",
             mean, spread, numbers.count, seeds, group.run_name,
             *(text for column in report.columns for text in _in_full(entry.further.get(column))),
+            *(_setting(group.settings, key) for key in keys),
         ])  # fmt: skip
     return text.getvalue()
+
+
+def _setting(settings: Mapping[str, Any], key: str) -> str:
+    """Return a setting as the command line has it; empty where these settings do not have it."""
+    if key not in settings:
+        return ""
+    value = settings[key]
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _in_full(estimate: Estimate | None) -> tuple[str, str]:
