@@ -5,7 +5,14 @@ import matplotlib
 import pytest
 
 from robustlab.errors import ConfigError
-from robustlab.pruning.figures import accuracy_against_sparsity, lines_of, live_units_figure, read_events
+from robustlab.pruning.figures import (
+    SPARSITIES,
+    _values,
+    accuracy_against_sparsity,
+    lines_of,
+    live_units_figure,
+    read_events,
+)
 from robustlab.report.collect import find_runs, group_runs
 from tests.report.test_report import config, make_run, script_at
 
@@ -63,6 +70,7 @@ def test_events_that_cannot_be_read(tmp_path, content, message):
 def pruned(root, method, digest, seed, sparsity, accuracy, *, peak=0.0, optimizer="sgd"):
     settings = config(seed, name=method, reg={"peak": peak}) | {"optimizer": {"name": optimizer, "lr": 0.1}}
     final = {"pruning/neuron_sparsity": sparsity, "pruning/weight_sparsity": sparsity**2}
+    final["pruning/flops_ratio_physical"] = 1 - sparsity
     return make_run(root, method, digest, seed, accuracy, config=settings, final=final)
 
 
@@ -86,14 +94,30 @@ def test_a_line_joins_what_differs_in_how_much_goes(sweep):
     ]
 
 
-@pytest.mark.parametrize("sparsity", ["neuron", "weight"])
+LABELS = {
+    "neuron": "neuron sparsity, %",
+    "weight": "weight sparsity, %",
+    "flops": "FLOPs of a prediction saved, %",
+}
+
+
+@pytest.mark.parametrize("sparsity", LABELS)
 def test_accuracy_against_sparsity(sweep, tmp_path, sparsity):
     accuracy_against_sparsity(group_runs(find_runs(sweep)[0]), tmp_path / "a.svg", sparsity=sparsity)
     found = texts(tmp_path / "a.svg")
-    assert f"{sparsity} sparsity, %" in found
+    assert LABELS[sparsity] in found
     assert "test/accuracy, %" in found
     assert sum(text.endswith(("(optimizer sgd)", "(optimizer adamw)")) for text in found) == 2
     assert any(text.lower().startswith("dense") for text in found)
+
+
+def test_flops_are_drawn_as_the_share_that_is_saved(sweep):
+    demp = next(line for line in lines_of(group_runs(find_runs(sweep)[0])) if line.suffix == "optimizer sgd")
+    points = [_values(group, SPARSITIES["flops"][0], "test/accuracy") for group in demp.groups]
+    assert points == [
+        [(pytest.approx(x + 0.01 * seed), pytest.approx(y - 0.01 * seed)) for seed in (0, 1)]
+        for x, y in [(0.2, 0.95), (0.5, 0.93), (0.8, 0.85)]
+    ]
 
 
 def test_nothing_to_draw_is_said(tmp_path):

@@ -1,7 +1,7 @@
 """Pictures of finished runs: `robustlab plot outputs/ [--kind curves|sparsity|units] [--out picture.png]`.
 
-curves: a metric over epochs. sparsity: accuracy at the last epoch against the share of units (or weights) removed, a
-line for each method. units: the units left in each layer over time, of one run.
+curves: a metric over epochs. sparsity: accuracy at the last epoch against the share of units (or weights, or FLOPs)
+removed, a line for each method. units: the units left in each layer over time, of one run.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from robustlab.report.collect import find_runs, group_runs
 from robustlab.report.plots import plot_curves
 
 KINDS = ("curves", "sparsity", "units")
+SHARES = ("neuron", "weight", "flops")
 WHAT = (
-    "curves: a metric over epochs (the default); sparsity: accuracy at the last epoch against the share of units or "
-    "weights removed; units: the units left in each layer over time, of one run"
+    "curves: a metric over epochs (the default); sparsity: accuracy at the last epoch against the share of units, "
+    "weights or FLOPs removed; units: the units left in each layer over time, of one run"
 )
 
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", type=Path, nargs="+", help="folders that hold runs, e.g. outputs/; units: one run")
     parser.add_argument("--kind", choices=KINDS, default="curves", help=WHAT)
     parser.add_argument("--metric", default="test/accuracy", help="a name in metrics.jsonl (default %(default)s)")
-    parser.add_argument("--sparsity", choices=("neuron", "weight"), default="neuron", help="of what (default neuron)")
+    parser.add_argument("--sparsity", choices=SHARES, default="neuron", help="of what (default neuron)")
     parser.add_argument("--out", type=Path, help="PNG, SVG or PDF (default: <kind>.png)")
     args = parser.parse_args(argv)
     out = Path(f"{args.kind}.png") if args.out is None else args.out

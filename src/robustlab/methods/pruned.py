@@ -247,7 +247,7 @@ class PrunedNetwork(SingleNetwork):
         masks = {name: dead.get(name, mask).to(images.device) for name, mask in idle.items()}
         cut = severing_sets(learner.network, self.units, masks, images[:FEW])
         if cut:
-            others = f", and of {len(cut) - 1} further layers," if len(cut) > 1 else ""
+            others = f" (and of {len(cut) - 1} more)" if len(cut) > 1 else ""
             raise NumericalError(
                 f"all units of {cut[0]}{others} are dead at update {t}, and nothing leads around them: the network "
                 f"gives one answer to every image; {self.advice}, and run the command again"

@@ -16,7 +16,12 @@ from robustlab.tracking.summary import METHOD_NAMES
 
 EVENTS_FILE = "pruning.json"
 """Where a run that prunes writes its events: {"events": [...], ...}."""
-SPARSITIES = ("neuron", "weight")
+SPARSITIES = {
+    "neuron": ("pruning/neuron_sparsity", "neuron sparsity, %"),
+    "weight": ("pruning/weight_sparsity", "weight sparsity, %"),
+    "flops": ("pruning/flops_ratio_physical", "FLOPs of a prediction saved, %"),
+}
+"""What accuracy can be drawn against: the metric, and how its axis is labelled."""
 KNOBS = ("method.reg.peak", "method.target.neurons", "method.target.flops", "method.target.parameters")
 """Settings that say how much is removed: a line is a sweep over them."""
 MARKERS = "osD^vP*X<>"
@@ -97,12 +102,12 @@ def accuracy_against_sparsity(
     """Draw accuracy at the last epoch against sparsity to `path`, one panel per data set, noise and model.
 
     A point is a group of seeds: its mean in both directions, bars from the least to the largest. A line joins the
-    groups of a method that differ in nothing but `KNOBS`. Dense training is a horizontal line. sparsity: "neuron" or
-    "weight". Raises `ConfigError` if no run has a sparsity.
+    groups of a method that differ in nothing but `KNOBS`. Dense training is a horizontal line. sparsity: "neuron",
+    "weight" or "flops". Raises `ConfigError` if no run has a sparsity.
     """
     if sparsity not in SPARSITIES:
         raise ConfigError(f"sparsity is {sparsity!r}; it must be one of {', '.join(SPARSITIES)}")
-    name = f"pruning/{sparsity}_sparsity"
+    name, label = SPARSITIES[sparsity]
     panels: dict[tuple[str, str, str], list[Group]] = {}
     for group in groups:
         panels.setdefault(group.setting, []).append(group)
@@ -122,7 +127,7 @@ def accuracy_against_sparsity(
     for axis, (setting, found) in zip(axes[0], panels.items(), strict=True):
         for line in lines_of(found):
             _draw(axis, line, name, metric, scale, looks.setdefault((line.method, line.suffix), len(looks)))
-        axis.set(xlabel=f"{sparsity} sparsity, %", ylabel=f"{metric}{unit}", title=", ".join(setting))
+        axis.set(xlabel=label, ylabel=f"{metric}{unit}", title=", ".join(setting))
         _tidy(axis)
         axis.legend(frameon=False, fontsize=8)
     _save(figure, path)
@@ -147,7 +152,8 @@ def lines_of(groups: Sequence[Group]) -> list[Line]:
 
 def _values(group: Group, x_name: str, y_name: str) -> list[tuple[float, float]]:
     pairs = [(run.value(x_name, "last"), run.value(y_name, "last")) for run in group.runs.values()]
-    return [(x, y) for x, y in pairs if x is not None and y is not None]
+    left = x_name.endswith("_physical")  # a share that is left, where the others are shares that are gone
+    return [(1 - x if left else x, y) for x, y in pairs if x is not None and y is not None]
 
 
 def _draw(axis: Any, line: Line, x_name: str, y_name: str, scale: float, number: int) -> None:

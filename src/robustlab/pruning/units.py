@@ -116,7 +116,7 @@ class Units:
         )
 
     def in_mode(self, residual: str) -> Units:
-        """Return the sets that a residual mode prunes (the spec's section 4.2).
+        """Return the sets that a residual mode prunes.
 
         "per_block": every block output has its own width, skips select. "stage_shared": sets that identity skips join
         become one, removed only where dead everywhere; those joined to channels that are never removed stay out.
@@ -152,7 +152,7 @@ def units_of(network: nn.Module) -> Units:
     """Return the units that a network declares in `units()`, checked. Raises `ConfigError` where it cannot be pruned.
 
     Refused: a network that declares none, and units that a LayerNorm or GroupNorm mixes over the channel axis, where
-    dropping even a zero channel changes mean and variance (the spec's section 4.1).
+    dropping even a zero channel changes mean and variance.
     """
     declare = getattr(network, "units", None)
     units = declare() if callable(declare) else None
