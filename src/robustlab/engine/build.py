@@ -169,6 +169,7 @@ def _learner_factory(
                 scheduler=scheduler,
                 interval=interval,
                 updates=updates,
+                device=runtime.device,
                 run=run,
                 falls=whole,
             )

@@ -56,12 +56,20 @@ def after_epoch(scheduler: Any, *, epochs: int, interval: str, loss: float | Non
         scheduler.step()
 
 
-def rates(optimizer: MakeOptimizer, scheduler: MakeScheduler, *, interval: str, updates: Sequence[int]) -> list[float]:
+def rates(
+    optimizer: MakeOptimizer,
+    scheduler: MakeScheduler,
+    *,
+    interval: str,
+    updates: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> list[float]:
     """Return the learning rate of each epoch, or for interval "step" of each update, and the one that would come next.
 
-    Nothing is trained: the schedule acts on an optimizer of one number. updates: optimizer steps in each epoch.
+    Nothing is trained: the schedule acts on an optimizer of one number, on `device`, since some optimizers do not work
+    on every one. updates: optimizer steps in each epoch.
     """
-    stand_in = optimizer([torch.zeros(1, requires_grad=True)])
+    stand_in = optimizer([torch.zeros(1, requires_grad=True, device=device)])
     found: list[float] = []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
@@ -88,6 +96,7 @@ def refuse_misfit(
     scheduler: MakeScheduler,
     interval: str,
     updates: Sequence[int],
+    device: torch.device | str,
     run: str,
     falls: bool,
 ) -> None:
@@ -100,7 +109,7 @@ def refuse_misfit(
     found = misfits(schedule, length=length, unit=unit, run=run, falls=falls)
     if found:
         raise ConfigError(found[0])
-    *seen, following = rates(optimizer, scheduler, interval=interval, updates=updates)
+    *seen, following = rates(optimizer, scheduler, interval=interval, updates=updates, device=device)
     kind = get_method(schedule["_target_"])
     range_test = kind is ExponentialLR and following > seen[0]
     fault = None if range_test or kind is ReduceLROnPlateau else _fault(seen, following, falls=falls)
