@@ -111,6 +111,8 @@ def test_points_run_once_and_failures_are_results(tmp_path, capsys):
     assert again.run("wrong") == 2
     assert "no such file" in capsys.readouterr().out
     assert read_lines(again.results) == rows
+    with pytest.raises(ConfigError, match="--only 'seed=7': no command of lr has this text"):
+        again.run("seed=7")
 
 
 def test_a_run_that_points_need_comes_first_and_once(tmp_path):

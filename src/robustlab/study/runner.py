@@ -51,9 +51,14 @@ class Runner:
     _stopped: bool = False
 
     def pending(self, only: str = "") -> list[Point]:
-        """Return the points that have no line yet; only: a part of their commands."""
+        """Return the points without a line whose command contains `only`. Raises ConfigError if no command does."""
         standing = {row_key(row) for row in read_lines(self.results)}
-        return [point for point in self.study.points if point.key not in standing and only in point.command]
+        chosen = [point for point in self.study.points if only in point.command]
+        if not chosen:
+            raise ConfigError(
+                f"--only {only!r}: no command of {self.study.name} has this text in it; --list shows them"
+            )
+        return [point for point in chosen if point.key not in standing]
 
     def run(self, only: str = "") -> int:
         """Run what is pending; return the exit code: 0, 85 after a stop, else the largest of points without a line.
