@@ -115,8 +115,7 @@ class CrossSplit(Method):
             before, after = found.warmup * len(turn.warmup), (context.epochs - found.warmup) * turn.steps
             say(
                 f"CrossSplit, for the length of this run: {found.warmup} epochs of warm-up ({before} updates of each "
-                f"network, {after} after it), lambda_u {found.lambda_u:.3g} ramped up over {found.ramp_epochs:.3g} "
-                f"epochs, relaxation in units of {found.delta:.3g} epochs"
+                f"network, {after} after it), lambda_u {found.lambda_u:.3g}"
             )
         return found
 

@@ -8,42 +8,34 @@ from dataclasses import dataclass
 
 from robustlab.methods.crosssplit.settings import Settings
 
-WARMUP, RAMP, DELTA, TRAINED = 490, 1_568, 980, 28_420
-"""Updates of a network at the paper's scale, 25,000 labels per network and 300 epochs: the warm-up (10 epochs of 49
-batches of 512), the ramp of lambda_u (16 epochs of 98 batches of 256), the unit of the relaxation stages (10 of these
-epochs), and all after warm-up (290)."""
-LAMBDA_U = 30.0
+WARMUP, TRAINED, LAMBDA_U = 490, 28_420, 30.0
+"""Updates of a network in warm-up and after it, and the weight of guesses, at the paper's scale: 25,000 labels per
+network, 10 epochs of 49 batches of 512, then 290 epochs of 98 batches of 256."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The schedule of a run. warmup, ramp_epochs, delta: in epochs. See equations (8) and (10)."""
+    """What depends on the length of a run: epochs of warm-up, and lambda_u of equation (8)."""
 
     warmup: int
     lambda_u: float
-    ramp_epochs: float
-    delta: float
 
     @classmethod
     def of(cls, settings: Settings, *, epochs: int, warmup_steps: int, steps: int) -> Schedule:
         """Return the schedule, with numbers for what is "auto".
 
-        At the paper's scale these are the paper's numbers. Elsewhere the lengths are those of the paper counted in
-        updates instead of epochs, warm-up at most half of the run, and lambda_u is less in the measure in which a
-        network has fewer updates after warm-up: guesses have less time to become better than what they are fed with.
+        At the paper's scale these are the paper's. Elsewhere warm-up has as many updates as there, at most half of the
+        run, and lambda_u is less in the measure in which a network has fewer updates after warm-up: guesses have
+        less time to become better than what they are fed with.
 
         epochs: of the run. warmup_steps, steps: updates of a network per epoch, during and after warm-up.
         """
-        warmup, loss, delta = settings.warmup.epochs, settings.loss, settings.gamma.delta
+        warmup, weight = settings.warmup.epochs, settings.loss.lambda_u
         if isinstance(warmup, str):
             warmup = min(math.ceil(WARMUP / warmup_steps), epochs // 2)
-        updates = steps * (epochs - warmup)
-        return cls(
-            warmup,
-            LAMBDA_U * min(1.0, updates / TRAINED) if isinstance(loss.lambda_u, str) else loss.lambda_u,
-            RAMP / steps if isinstance(loss.ramp_epochs, str) else loss.ramp_epochs,
-            DELTA / steps if isinstance(delta, str) else delta,
-        )
+        if isinstance(weight, str):
+            weight = LAMBDA_U * min(1.0, steps * (epochs - warmup) / TRAINED)
+        return cls(warmup, weight)
 
 
 def gamma_at(epoch: int, *, warmup: int, values: Sequence[float], until: Sequence[float], delta: float) -> float:

@@ -80,17 +80,14 @@ class JsdSettings:
 
 @dataclass(frozen=True)
 class GammaSettings:
-    """Relaxation, equation (10): values[i] until warm-up + until[i] * delta epochs, then the last value.
-
-    delta: "auto" = see `Schedule.of`.
-    """
+    """Relaxation, equation (10): values[i] until warm-up + until[i] * delta epochs, then the last value."""
 
     values: Sequence[float] = (0.6, 0.8, 1.0)
     until: Sequence[float] = (2, 3)
-    delta: float | Literal["auto"] = 10
+    delta: float = 10
 
     def __post_init__(self) -> None:
-        number_or_auto("gamma.delta", self.delta)
+        at_least("gamma.delta", self.delta, 0)
         if not self.values or any(not 0 <= value <= 1 for value in self.values):
             raise ConfigError(f"method.gamma.values is {list(self.values)}; give at least one value, all in [0, 1]")
         if len(self.until) != len(self.values) - 1 or list(self.until) != sorted(self.until):
@@ -143,19 +140,18 @@ class MixupSettings:
 class LossSettings:
     """Weights of equation (8). A weight of 0 removes the term; lambda_c = 0 removes its two forwards, too.
 
-    lambda_u, ramp_epochs: "auto" = see `Schedule.of`.
+    lambda_u: "auto" = see `Schedule.of`.
     """
 
     lambda_u: float | Literal["auto"] = 30.0
-    ramp_epochs: float | Literal["auto"] = 16
+    ramp_epochs: float = 16
     lambda_c: float = 0.025
     tau: float = 0.05
     prior: float = 1.0
 
     def __post_init__(self) -> None:
         number_or_auto("loss.lambda_u", self.lambda_u)
-        number_or_auto("loss.ramp_epochs", self.ramp_epochs)
-        for name in ("lambda_c", "prior"):
+        for name in ("ramp_epochs", "lambda_c", "prior"):
             at_least(f"loss.{name}", getattr(self, name), 0)
         at_least("loss.tau", self.tau, 0, above=True)
 
@@ -194,7 +190,7 @@ class Settings:
     @property
     def follows_the_run(self) -> bool:
         """Whether a length or weight is "auto", so that it depends on the length of the run."""
-        return "auto" in (self.warmup.epochs, self.loss.lambda_u, self.loss.ramp_epochs, self.gamma.delta)
+        return "auto" in (self.warmup.epochs, self.loss.lambda_u)
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for settings that are at odds with each other."""

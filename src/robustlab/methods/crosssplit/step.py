@@ -43,13 +43,13 @@ class SplitStep:
 
     def gamma(self, age: int) -> float:
         """Return gamma of an epoch, equation (10)."""
-        gamma, schedule = self.settings.gamma, self.schedule
-        return gamma_at(age, warmup=schedule.warmup, values=gamma.values, until=gamma.until, delta=schedule.delta)
+        gamma, warmup = self.settings.gamma, self.schedule.warmup
+        return gamma_at(age, warmup=warmup, values=gamma.values, until=gamma.until, delta=gamma.delta)
 
     def lambda_u(self, time: float) -> float:
         """Return the weight of the unlabelled loss at `time` = age + step / steps, equation (8)."""
         schedule = self.schedule
-        return schedule.lambda_u * ramp(time, warmup=schedule.warmup, epochs=schedule.ramp_epochs)
+        return schedule.lambda_u * ramp(time, warmup=schedule.warmup, epochs=self.settings.loss.ramp_epochs)
 
     def begin_turn(self, turn: int, *, network: nn.Module, peer: nn.Module) -> None:
         """Measure the class-wise extrema, equation (5), which hold for the turn."""
