@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     from robustlab.config.check import refuse
     from robustlab.config.flags import explain_unknown, read_flags, train_parser
+    from robustlab.config.yaml_files import readable
 
     parser = train_parser()
     import_from_here()
@@ -47,7 +48,8 @@ def _main(argv: Sequence[str] | None) -> int:
         _refuse_contradictions(args)
         with session([args.config_dir] if args.config_dir else [], config_path=args.config_path) as hydra:
             refuse(explain_unknown(hydra, parser, unknown, with_default_experiment(args.overrides)) if unknown else [])
-            return _dispatch(hydra, args, parser)
+            with readable(hydra):
+                return _dispatch(hydra, args, parser)
     except UserError as error:
         # A command that cannot work, and numbers gone wrong, are the same on all: one process says it.
         if _is_main() or not isinstance(error, ConfigError | NumericalError):
@@ -81,13 +83,13 @@ def _dispatch(hydra: Hydra, args: Namespace, parser) -> int:
 
     from robustlab.config import launch
     from robustlab.config.check import refuse
-    from robustlab.config.explain import explain, no_options
+    from robustlab.config.explain import clashes, explain, no_options
 
     name = args.config_name or CONFIG_NAME
     if not args.shell_completion:
         if name == CONFIG_NAME and args.config_path is None:
             args.overrides = with_default_experiment(args.overrides)
-        refuse(no_options(hydra, args.overrides))
+        refuse([*no_options(hydra, args.overrides), *clashes(hydra, args.overrides)])
     try:
         if args.help:
             _list_groups_quickly(hydra)

@@ -6,12 +6,13 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, ValueNode
 from omegaconf.errors import OmegaConfBaseException
 
+from robustlab.config.contracts import contract_problem, misplaced
 from robustlab.config.kinds import MISSING, is_node
 from robustlab.config.rules import RULES
 from robustlab.config.schedules import filled
@@ -44,11 +45,12 @@ def problems(cfg: DictConfig) -> list[str]:
 
 def inspect(cfg: DictConfig) -> tuple[Mapping[str, Any], list[str]]:
     """Return the plain, resolved settings (`MISSING` for what does not resolve) and the messages of `problems`."""
-    reader = _Reader()
+    reader = _Reader(dotted_keys(OmegaConf.to_container(cfg)))
     plain = reader.read(cfg, "")
     first: dict[str, str] = {}  # one message for each key: what is said first is the most precise
     for message in (
         *reader.found,
+        *misplaced(plain),
         *_values_of_nothing(plain),
         *from_dataclass(Config).check(plain, ""),
         *_targets(plain, ""),
@@ -57,6 +59,7 @@ def inspect(cfg: DictConfig) -> tuple[Mapping[str, Any], list[str]]:
         first.setdefault(message.partition(": ")[0], message)
     repeated = {where for where, keys in reader.sources.items() if keys & first.keys()}
     found = [_with_elsewhere(message, plain) for where, message in first.items() if where not in repeated]
+    found = found or list(first.values())  # keys that refer to each other in a circle
     if not found:
         for rule in RULES:
             found += rule(plain)
@@ -69,8 +72,10 @@ class _Reader:
     `sources`: for each key with references, the keys that it refers to and whose errors it repeats.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        """keys: all dotted keys, of which a broken reference may mean one."""
         self.found: list[str] = []
+        self.keys = list(keys)
         self.sources: dict[str, frozenset[str]] = {}
 
     def read(self, node: Any, where: str) -> Any:
@@ -96,9 +101,13 @@ class _Reader:
             value = parent[key]
         except OmegaConfBaseException as error:
             if not (where == "paths.run_dir" and self.found):  # its name is made from all settings, broken ones too
-                self.found.append(f"{where}: {str(error).splitlines()[0]}")
+                self.found.append(f"{where}: {str(error).splitlines()[0]}{self._near(error)}")
             return MISSING
         return self.read(value, where) if OmegaConf.is_config(value) else value
+
+    def _near(self, error: OmegaConfBaseException) -> str:
+        missing = re.match(r"Interpolation key '([^']+)' not found", str(error))
+        return did_you_mean(missing[1], self.keys) if missing else ""
 
 
 def _values_of_nothing(plain: Mapping[str, Any]) -> Iterator[str]:
@@ -150,12 +159,19 @@ def _target(node: Mapping[str, Any], where: str) -> Iterator[str]:
         yield f"{where}._target_: {error}{did_you_mean(error.name, error.names)}"
         return
     given = GIVEN.get(where, frozenset())
+    wrong = contract_problem(target, where)
+    if wrong:
+        yield f"{where}._target_: {wrong}"
+        return
     yield from (f"{where}.{key}: is set by the run itself, leave it out" for key in sorted(given & set(node)))
     for name in sorted(given - set(taken.fields)) if not taken.open else ():
         yield f"{where}._target_: {target} must take the argument '{name}'"
     partial = node.get("_partial_", False)
     if given and where != "model" and partial is not True:
-        yield f"{where}._partial_: expected true, got {show(partial)}; the run gives {', '.join(sorted(given))}"
+        yield (
+            f"{where}._partial_: expected true, got {show(partial)}; add `_partial_: true` beside its _target_, since "
+            f"the run gives {', '.join(sorted(given))}"
+        )
     elif not isinstance(partial, bool):
         yield f"{where}._partial_: expected true or false, got {show(partial)}"
     arguments = {key: item for key, item in node.items() if key not in LABELS and key not in given}

@@ -6,9 +6,10 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from robustlab.config.sources import Definition, NotThereError, UnreadableError, lookup, resolve, safe_locate
+from robustlab.config.sources import Definition, NotThereError, UnreadableError, last_name, lookup, resolve, safe_locate
 
 _DEPTH = 12
+_PLAIN_BASES = {"object", "ABC", "Protocol", "Generic"}
 
 
 def own_attribute(target: str, name: str) -> Any:
@@ -17,7 +18,7 @@ def own_attribute(target: str, name: str) -> Any:
     None, too, where an instance may have another one: a property, or an assignment to `self.<name>`.
     """
     definition = safe_locate(target)
-    for one in () if definition is None else bases(definition):
+    for one in [] if definition is None else lineage(definition)[0]:
         assert isinstance(one.node, ast.ClassDef)
         if any(_sets_on_self(node, name) for node in ast.walk(one.node)):
             return None
@@ -30,17 +31,20 @@ def own_attribute(target: str, name: str) -> Any:
     return None
 
 
-def bases(definition: Definition, depth: int = 0) -> Iterator[Definition]:
-    """Yield a class and the bases that can be read, each before its own bases; nothing for what is not a class."""
+def lineage(definition: Definition, depth: int = 0) -> tuple[list[Definition], bool]:
+    """Return a class and all its bases, each before its own, and whether all of them could be read."""
     if not isinstance(definition.node, ast.ClassDef) or depth > _DEPTH:
-        return
-    yield definition
+        return [], False
+    found, whole = [definition], True
     for base in definition.node.bases:
-        try:
-            found = resolve(base, definition.module)
-        except (UnreadableError, NotThereError):
+        if last_name(base) in _PLAIN_BASES:
             continue
-        yield from bases(found, depth + 1)
+        try:
+            more, read = lineage(resolve(base, definition.module), depth + 1)
+        except (UnreadableError, NotThereError):
+            more, read = [], False
+        found, whole = [*found, *more], whole and read
+    return found, whole
 
 
 def _sets_on_self(node: ast.AST, name: str) -> bool:

@@ -79,11 +79,17 @@ def import_from_here() -> None:
 def load(
     hydra: Hydra, overrides: Sequence[str], mode: RunMode | None = None, *, config_name: str = CONFIG_NAME
 ) -> DictConfig:
-    """Compose with an open Hydra; the result has the node `hydra`, too. Raises Hydra's exceptions."""
+    """Compose with an open Hydra; the result has the node `hydra`, too. Raises Hydra's exceptions.
+
+    Raises ConfigError for a file that is not YAML.
+    """
     from hydra.types import RunMode
 
+    from robustlab.config.yaml_files import readable
+
     _search_overrides.set([text for text in overrides if text.lstrip("+").startswith("hydra.searchpath=")])
-    return hydra.compose_config(config_name, list(overrides), mode or RunMode.RUN, with_log_configuration=False)
+    with readable(hydra):
+        return hydra.compose_config(config_name, list(overrides), mode or RunMode.RUN, with_log_configuration=False)
 
 
 def options(group: str) -> list[str]:

@@ -27,15 +27,69 @@ def explain(hydra: Hydra, overrides: Sequence[str], error: Exception, *, sweep: 
     kept = [override for override in parsed if override.key_or_group.split(".")[0] not in suspects]
     if "experiment" not in suspects:
         found += _problems_if_let_through(hydra, kept)
-    return found or [_with_override(in_one_line(error), overrides)]
+    return found or [_of_a_file(hydra, in_one_line(error), overrides)]
+
+
+def _of_a_file(hydra: Hydra, message: str, overrides: Sequence[str]) -> str:
+    """Say in other words what Hydra says of the defaults lists of files, which it takes for known."""
+    no_package = re.match(r"In '([^']+)': Could not override '(\w+)@[\w.]+\.\2'", message)
+    if no_package:
+        return f"{no_package[1]}.yaml: add `# @package _global_` as its first line, before `override /{no_package[2]}`"
+    twice = re.match(r"Multiple values for ([\w/]+)\.", message)
+    if twice:
+        added = next((text for text in overrides if text.startswith(f"+{twice[1]}=")), None)
+        if added:
+            return f"{added}: {twice[1]} has an option already; write {added.lstrip('+')}"
+        return f"{twice[1]} is chosen twice: in the defaults list of a file, write `- override /{twice[1]}: <option>`"
+    missing = re.match(r"In '[^']+': Could not find '([\w/]+)/([^/']+)'", message)
+    if missing:
+        there = all_options(missing[1])
+        hint = did_you_mean(missing[2], there) or f"; there is {', '.join(there) or 'none'}"
+        return f"a defaults list names {missing[1]}={missing[2]}: there is no {missing[1]} '{missing[2]}'{hint}"
+    return _with_override(message, overrides)
+
+
+def clashes(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
+    """Return a message for each list of experiments of which two choose different options of one group."""
+    found = []
+    for override in _parse([text for text in overrides if "=[" in text])[0]:
+        group, names = override.key_or_group, override.value()
+        if not is_group(group) or not isinstance(names, list):
+            continue
+        chosen: dict[str, tuple[str, str]] = {}
+        for name in map(str, names):
+            for other, option in _choices(hydra, f"{group}/{name}").items():
+                first = chosen.setdefault(other, (name, option))
+                if first[1] != option:
+                    found.append(
+                        f"{override.input_line}: '{first[0]}' chooses {other}={first[1]}, '{name}' {other}={option}; "
+                        f"name one of them, or say which you mean with {other}=<option>"
+                    )
+    named = {override.key_or_group for override in _parse(overrides)[0]}
+    return [message for message in found if not any(f" with {group}=" in message for group in named)]
+
+
+def _choices(hydra: Hydra, path: str, depth: int = 0) -> dict[str, str]:
+    """Return the options that a file chooses by `override /group: option`, those of files that it names included."""
+    loaded = hydra.config_loader.repository.load_config(path)  # type: ignore[attr-defined]
+    found: dict[str, str] = {}
+    for item in (loaded.defaults_list or []) if loaded is not None and depth < 8 else []:
+        value = getattr(item, "value", None)
+        if getattr(item, "override", False) and isinstance(value, str):
+            found[str(item.group).lstrip("/")] = value
+        elif isinstance(value, str):
+            found |= _choices(hydra, f"{item.group or path.rpartition('/')[0]}/{value}".lstrip("/"), depth + 1)
+        elif getattr(item, "path", None) not in (None, "_self_"):
+            found |= _choices(hydra, f"{path.rpartition('/')[0]}/{item.path}", depth + 1)
+    return found
 
 
 def _with_override(message: str, overrides: Sequence[str]) -> str:
     """Put the override that holds a broken reference before a message that does not name the key it stands at."""
-    broken = re.match(r"Interpolation key '([^']+)' not found|Unsupported interpolation type (\w+)", message)
+    broken = re.match(r"Interpolation key '([^']+)' not found|Unsupported interpolation type (\w+)|Recursive", message)
     if broken is None:
         return message
-    name = broken[1] or broken[2]
+    name = broken[1] or broken[2] or ""
     return next((f"{text}: {message}" for text in overrides if f"${{{name}" in text), message)
 
 

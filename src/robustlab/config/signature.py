@@ -124,7 +124,7 @@ def _passed_to_base(init: ast.FunctionDef) -> set[str] | None:
 
 def _by_import(target: str) -> Record:
     try:
-        made = _import(target)
+        made = import_target(target)
     except Exception as error:
         # Whatever an import raises means that the target cannot be used.
         raise NotThereError(f"'{target}' cannot be imported: {type(error).__name__}: {error}") from error
@@ -146,7 +146,8 @@ def _by_import(target: str) -> Record:
     return Record(name, fields, open=any(item.kind is item.VAR_KEYWORD for item in parameters), noun="argument")
 
 
-def _import(target: str) -> Any:
+def import_target(target: str) -> Any:
+    """Return what a dotted name refers to; raises whatever its modules raise when they are imported."""
     parts = target.split(".")
     made = importlib.import_module(parts[0])
     for end in range(1, len(parts)):

@@ -15,9 +15,12 @@ from torch import nn
 
 from robustlab import rng
 from robustlab.config.resolvers import path_safe
+from robustlab.config.signature import import_target
 from robustlab.data.base import DataSource, TaskSpec
+from robustlab.data.decode import Decode
 from robustlab.data.frozen import FrozenFeatures
 from robustlab.data.module import Data
+from robustlab.data.transform import Transform
 from robustlab.data.views import TEST_VIEW
 from robustlab.engine.learner import Learner
 from robustlab.engine.runtime import Runtime
@@ -40,6 +43,8 @@ def build(node: Any, **runtime_arguments: Any) -> Any:
     plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
     assert isinstance(plain, dict)
     plain.pop("name", None)
+    target = str(plain["_target_"])
+    refuse_import_error(target)
     try:
         return instantiate({"_convert_": "all", **plain}, **runtime_arguments)
     except InstantiationException as error:
@@ -47,16 +52,42 @@ def build(node: Any, **runtime_arguments: Any) -> Any:
         if isinstance(cause, UserError):
             raise cause from None
         if isinstance(cause, ValueError):
-            raise ConfigError(f"{plain['_target_']}: {cause}") from error
-        raise
+            raise ConfigError(f"{target}: {cause}") from error
+        if cause is None or target.startswith("robustlab."):
+            raise
+        raise ConfigError(f"{target}: its constructor failed: {type(cause).__name__}: {cause}") from error
+
+
+def refuse_import_error(target: str) -> None:
+    """Raise ConfigError with what keeps a `_target_` from being imported, of which Hydra says only that it was kept."""
+    try:
+        import_target(target)
+    except Exception as error:  # whatever the code of a user's module raises
+        raise ConfigError(f"_target_ {target}: cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def need(made: Any, kind: type | tuple[type, ...], key: str, target: str) -> Any:
+    """Return what a `_target_` made. Raises ConfigError where it is of another kind than its key needs."""
+    if isinstance(made, kind):
+        return made
+    names = " or ".join(
+        f"{one.__module__}.{one.__qualname__}" for one in (kind if isinstance(kind, tuple) else (kind,))
+    )
+    raise ConfigError(f"{key}._target_: {target} made {type(made).__name__!r}; needed is an instance of {names}")
 
 
 def build_data(cfg: DictConfig, runtime: Runtime) -> Data:
     """Read the data set, apply the noise model, and prepare views and loaders."""
     dataset, noise = cfg.dataset, cfg.noise
-    views = {name: [build(transform) for transform in transforms] for name, transforms in dataset.views.items()}
-    decode = {name: build(node) for name, node in dataset.decode.items()} if dataset.decode else None
-    source: DataSource = build(dataset.source)
+    views = {
+        name: [need(build(one), Transform, f"dataset.views.{name}", one._target_) for one in transforms]
+        for name, transforms in dataset.views.items()
+    }
+    decode = {
+        name: need(build(node), Decode, f"dataset.decode.{name}", node._target_)
+        for name, node in (dataset.decode or {}).items()
+    } or None
+    source: DataSource = need(build(dataset.source), DataSource, "dataset.source", dataset.source._target_)
     source.on_error = dataset.get("on_error", "raise")
     if source.on_error == "skip" and not source.can_skip:
         raise ConfigError(f"dataset.on_error=skip: {dataset.name} has no image files to leave out; use raise")
@@ -106,7 +137,7 @@ def _frozen(cfg: DictConfig, runtime: Runtime, task: TaskSpec) -> FrozenFeatures
 
 def build_method(cfg: DictConfig, data: Data, runtime: Runtime) -> Method:
     """Create the method, check that the data provides what it requires, and let it make its learners."""
-    method: Method = build(cfg.method)
+    method: Method = need(build(cfg.method), Method, "method", cfg.method._target_)
     missing = method.requires - data.provides
     if missing:
         raise ConfigError(
@@ -139,7 +170,8 @@ def _make_network(cfg: DictConfig, task: TaskSpec, projection_dim: int | None) -
     if cfg.get("features"):
         return linear_probe(num_classes=task.num_classes, image_shape=task.image_shape, proj_dim=width)
     heads = {} if width is None else {"proj_dim": width}
-    return build(cfg.model, num_classes=task.num_classes, image_shape=tuple(task.image_shape), **heads)
+    made = build(cfg.model, num_classes=task.num_classes, image_shape=tuple(task.image_shape), **heads)
+    return need(made, nn.Module, "model", cfg.model._target_)
 
 
 def _learner_factory(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor
 
+from robustlab.errors import ConfigError
 from robustlab.methods.ranks import weighted
 
 if TYPE_CHECKING:
@@ -133,9 +134,17 @@ class Method(ABC):
         learner = self.learners["network"]
         learner.network.train()
         with self.context.runtime.autocast():
-            scalars = weighted(self.loss(item, position), item, runtime=self.context.runtime)
+            scalars = weighted(self._usable(self.loss(item, position)), item, runtime=self.context.runtime)
         learner.step(scalars["loss"])
         return {name: value.detach() for name, value in scalars.items()}
+
+    def _usable(self, returned: Any) -> Mapping[str, Tensor]:
+        """Return what `loss` gave. Raises ConfigError where a step cannot be made of it."""
+        problem = _loss_problem(returned)
+        if problem is None:
+            return returned
+        name = f"{type(self).__module__}.{type(self).__qualname__}"
+        raise ConfigError(f"{name}: loss() must return {{'loss': <a scalar tensor with a gradient>, ...}}; {problem}")
 
     def loss(self, batch: Any, position: Position) -> Mapping[str, Tensor]:
         """Return {"loss": ..., more scalars to log}; only for methods that keep the default `train_step`.
@@ -185,6 +194,19 @@ class Method(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 a method without state has none to load
         """Take back what `state_dict` gave."""
+
+
+def _loss_problem(returned: Any) -> str | None:
+    if not isinstance(returned, Mapping):
+        return f"it returned {returned!r}"[:200]
+    if "loss" not in returned:
+        return f"there is no 'loss' among {', '.join(map(repr, returned)) or 'its keys'}"
+    for name, value in returned.items():
+        if not isinstance(value, Tensor):
+            return f"{name!r} is {value!r}, which is a {type(value).__name__} and not a tensor"[:200]
+        if value.numel() != 1:
+            return f"{name!r} has the shape {tuple(value.shape)}; take its mean"
+    return None if returned["loss"].requires_grad else "'loss' has no gradient: it does not depend on the network"
 
 
 def settings(cls: type[T], values: Mapping[str, Any] | T | None) -> T:

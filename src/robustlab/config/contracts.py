@@ -1,0 +1,87 @@
+"""What a `_target_` must make, by the key it stands at, as far as its source tells without importing it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from robustlab.config.classes import lineage
+from robustlab.config.kinds import is_node
+from robustlab.config.signature import import_target
+from robustlab.config.sources import last_name, safe_locate
+
+CONTRACTS: tuple[tuple[str, str, str], ...] = (
+    (r"method", "robustlab.methods.base", "Method"),
+    (r"dataset\.source", "robustlab.data.base", "DataSource"),
+    (r"dataset\.views\.\w+\[\d+\]", "robustlab.data.transform", "Transform"),
+    (r"dataset\.decode\.\w+", "robustlab.data.decode", "Decode"),
+    (r"noise\.model", "robustlab.data.noise_model", "NoiseModel"),
+    (r"optimizer", "torch.optim", "Optimizer"),
+    (r"scheduler\.schedule", "torch.optim.lr_scheduler", "LRScheduler"),
+    (r"model", "torch.nn", "Module"),
+)
+"""For each key: the module and the name of the class that what is made there must be of."""
+
+_ALSO = {
+    "Optimizer": {"Optimizer"},
+    "LRScheduler": {"LRScheduler", "_LRScheduler", "Scheduler"},  # the last of timm
+    "Module": {"Module", "Sequential"},
+}
+"""Bases by name alone, where files too large to read stand between."""
+
+_FUNCTIONS = frozenset({"Optimizer", "LRScheduler", "Module"})
+"""What a function may make as well, which its source does not tell."""
+
+
+def contract_problem(target: str, where: str) -> str | None:
+    """Return what is wrong with a `_target_` that makes something else than its key needs; None if nothing is known.
+
+    The target exists: `signature` has read or imported it.
+    """
+    contract = next((one for one in CONTRACTS if re.fullmatch(one[0], where)), None)
+    if contract is None:
+        return None
+    _, module, name = contract
+    names = _bases(target)
+    if names is None:
+        known = name in _FUNCTIONS
+        return None if known else f"{target} is a function; a class with the base {module}.{name} is needed here"
+    if "?" in names or names & _ALSO.get(name, {name}):
+        return None
+    return f"{target} does not have the base {module}.{name}, which is needed here"
+
+
+def _bases(target: str) -> set[str] | None:
+    """Return the names of a class and its bases, "?" for what cannot be known; None for a function."""
+    definition = safe_locate(target)
+    if definition is None:
+        made = import_target(target)
+        return {base.__name__ for base in made.__mro__} if isinstance(made, type) else None
+    if isinstance(definition.node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return None
+    found, whole = lineage(definition)
+    names = {"?"} if not whole else set()
+    for one in found:
+        assert isinstance(one.node, ast.ClassDef)
+        names |= {one.node.name, *(last_name(base) for base in one.node.bases)}
+    return names
+
+
+_PLACES = {"scheduler": "schedule", "dataset": "source", "noise": "model"}
+
+
+def misplaced(plain: Any) -> Iterator[str]:
+    """Yield a message for each group with a `_target_` that belongs below, and for experiments out of place."""
+    if not isinstance(plain, Mapping):
+        return
+    for group, key in _PLACES.items():
+        if is_node(plain.get(group)):
+            yield f"{group}: its file has a _target_ of its own; put that and its arguments below `{key}:`"
+    for group in ("experiment", "setting"):
+        if group in plain:
+            yield (
+                f"{group}: the file of {group}=... lacks `# @package _global_` as its first line, without which its "
+                f"keys stand below '{group}'"
+            )
