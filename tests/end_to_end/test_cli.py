@@ -167,7 +167,8 @@ def test_other_overrides_can_be_composed_from_inside_a_run(engine, tmp_path):
 
 def test_a_method_of_ones_own_beside_the_command(tmp_path):
     """A module in the current folder and a YAML in a folder named by --config-dir: checked, then found by the run."""
-    (tmp_path / "my_method.py").write_text("class Mine:\n    def __init__(self, *, rate: float): ...\n")
+    text = "from robustlab.methods.erm import ERM\n\nclass Mine(ERM):\n    def __init__(self, *, rate: float): ...\n"
+    (tmp_path / "my_method.py").write_text(text)
     (tmp_path / "conf" / "method").mkdir(parents=True)
     text = "name: mine\n_target_: my_method.Mine\nrate: 0.5\n"
     (tmp_path / "conf" / "method" / "mine.yaml").write_text(text)
