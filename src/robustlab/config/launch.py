@@ -83,7 +83,14 @@ def _sweep(hydra: Hydra, overrides: Sequence[str], config_name: str) -> int:
         warn(f"optimized_metric.name={name} chooses by test data, which then flatters what is chosen")
     with _here(tally):
         _multirun(hydra, sweep.master, config_name, tally)
+    _show_table([outcome.run_dir for outcome in tally.outcomes.values() if outcome.run_dir])
     return tally.conclude()
+
+
+def _show_table(run_dirs: Sequence[str]) -> None:
+    from robustlab.report.sweep import end_with_table
+
+    end_with_table([Path(folder).expanduser() for folder in run_dirs])
 
 
 def _multirun(hydra: Hydra, cfg: DictConfig, config_name: str, tally: Tally) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from robustlab.config.points import Sweep
 from robustlab.errors import EXIT_PREEMPTED
-from robustlab.launch.plan import print_plan
+from robustlab.launch.plan import absolute, print_plan
 from robustlab.launch.record import Submission, SubmittedPoint, read_outcome
 from robustlab.launch.state import Overview, Standing
 from robustlab.launch.submit import plan_sweep, submit
+from robustlab.report.sweep import end_with_table
 from robustlab.tracking.console import make_console, say
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def submit_and_wait(hydra: Hydra, sweep: Sweep) -> int:
     except KeyboardInterrupt:
         say(f"the jobs go on; see: {status}")
         return EXIT_PREEMPTED
+    end_with_table(absolute(point) for point in plan.points)
     return max(codes)
 
 

@@ -112,6 +112,12 @@ def find_runs(roots: Path | Sequence[Path]) -> tuple[list[Run], list[Path]]:
     return list(finished.values()), list(unfinished.values())
 
 
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Return those of the runs in the given run folders that are finished."""
+    found = ((folder, _read_results(folder)) for folder in folders)
+    return [Run(folder, results) for folder, results in found if results is not None]
+
+
 def _find_runs(root: Path) -> tuple[list[Run], list[Path]]:
     if not root.is_dir():
         raise ConfigError(f"there is no folder {root}; give the folder that holds the runs, e.g. outputs/")
