@@ -1,9 +1,9 @@
-"""Draws under which no concept tells the label: iterative proportional fitting.
+"""Draws under which no concept gives the label away: iterative proportional fitting.
 
-Wanted are probabilities P of images with P(y | image has concept k) even over the labels, for all concepts k at once,
-and P(y) even. Of all that are, iterative proportional fitting (Deming and Stephan 1940) finds those nearest to drawing
-all images alike, in the sense of the Kullback-Leibler divergence (Csiszar 1975): it satisfies one condition after the
-other, each time by the smallest change, which multiplies the images of a concept by one factor for each label.
+Wanted are probabilities P(i) of drawing each image such that P(y | image has concept k) is uniform over labels for all
+concepts k at once, and P(y) is uniform, too. Among all solutions, iterative proportional fitting (Deming and Stephan
+1940) finds the one closest to uniform draws in Kullback-Leibler divergence (Csiszar 1975). It satisfies one condition
+after the other, each time with the smallest possible change, which is one factor per label for the images of a concept.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ class Fit:
     """What was fitted.
 
     p: probability of each image in one draw, float64 [n], sum 1. one_label: concepts of a single label, which no draws
-    can balance. conflicting: concepts that could not be balanced together with the others within the rounds given, so
-    that they were left out; most often because it would take images that are never drawn. iterations: rounds of the
-    last fit.
+    can balance. conflicting: concepts that could not be balanced together with the others within the given number of
+    rounds and were left out; usually because some images would then never be drawn. iterations: rounds of the last fit.
     """
 
     p: Tensor
@@ -44,9 +43,10 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Condition:
-    """The labels of some cells are to be even. concept: None for the balance of classes, which concerns all cells.
+    """The labels of some cells have to be equally likely.
 
-    cells: int64 [m]. labels: of these cells, in 0 .. count - 1, int64 [m]. count: labels that occur.
+    concept: None for the balance of classes, which concerns all cells. cells: int64 [m]. labels: of these cells, in
+    0 .. count - 1, int64 [m]. count: labels that occur.
     """
 
     concept: int | None
@@ -56,11 +56,11 @@ class _Condition:
 
 
 def fit(members: Tensor, labels: Tensor, *, tolerance: float, rounds: int) -> Fit:
-    """Return the draws that balance the labels of all concepts, those that occur with each.
+    """Return draws under which the labels that occur with a concept are equally likely, for all concepts.
 
-    members: the concepts of each image, bool [n, K]; images without any are not drawn. labels: int64 [n]. tolerance: of
-    the total variation of a concept's labels from even. Where the rounds do not suffice, the concept that is furthest
-    from even is left out, and the rest is fitted anew: this ends, as the classes alone can always be balanced.
+    members: the concepts of each image, bool [n, K]; images without any are not drawn. labels: int64 [n]. tolerance:
+    largest total variation of a concept's labels from uniform. If the rounds do not suffice, the concept furthest from
+    uniform is left out and the rest is fitted again; this terminates because classes alone can always be balanced.
     """
     rows, place, sizes = torch.unique(
         torch.cat([members.long(), labels[:, None]], dim=1), dim=0, return_inverse=True, return_counts=True
@@ -97,10 +97,10 @@ def _conditions(present: np.ndarray, labels: np.ndarray) -> tuple[list[_Conditio
 def _project(
     start: np.ndarray, conditions: Sequence[_Condition], *, tolerance: float, rounds: int
 ) -> tuple[np.ndarray, int, int | None]:
-    """Return the masses of cells, float64 [c], the rounds done, and None or the concept that was furthest from even.
+    """Return the masses of cells, float64 [c], the rounds done, and the concept furthest from uniform, None if it fits.
 
-    In each round the masses are projected onto one condition after the other. Projected onto P(y | k) even, the mass of
-    each label within k becomes the geometric mean of these masses, up to the common factor that keeps the sum at 1.
+    Each round projects the masses onto one condition after the other. The projection onto uniform P(y | k) gives every
+    label within k the geometric mean of the labels' masses, up to a common factor that keeps the sum at 1.
     """
     mass = start / start.sum()
     worst: int | None = None

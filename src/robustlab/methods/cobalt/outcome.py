@@ -31,11 +31,11 @@ def announce(report: SamplerReport) -> None:
     say(
         f"CoBalT draws over {kept} of {len(report.kept)} concepts{rare}, {how}: worth "
         f"{report.effective_size:,.0f} of {size:,} images drawn alike, one up to {report.largest:.1f} times an epoch; "
-        f"labels within a concept are up to {values['variation']:.2f} from even, {values['variation_before']:.2f} "
-        "before"
+        f"labels within a concept are up to {values['variation']:.2f} from uniform (total variation), before "
+        f"balancing {values['variation_before']:.2f}"
     )
     if report.bounded:
-        say(f"CoBalT: method.sampler.max_ratio holds {report.bounded:,} images back that would be drawn more often")
+        say(f"CoBalT: {report.bounded:,} images would be drawn more often without method.sampler.max_ratio")
     if report.fit is not None:
         _warn_of_left_out(report.fit)
     if kept < 2:
@@ -48,13 +48,13 @@ def announce(report: SamplerReport) -> None:
 def _warn_of_left_out(fit: Fit) -> None:
     if fit.one_label:
         warn(
-            f"images of one class alone contain concept {_listed(fit.one_label)}, so no draws can balance its labels: "
+            f"only images of one class contain concept {_listed(fit.one_label)}, so no draws can balance its labels; "
             "it is left out of the fit"
         )
     if fit.conflicting:
         warn(
-            f"the labels of concept {_listed(fit.conflicting)} could not be balanced together with those of the "
-            "others, at least not without leaving images undrawn: it is left out of the fit"
+            f"the labels of concept {_listed(fit.conflicting)} could not be balanced together with those of the other "
+            "concepts, at least not while drawing all images; it is left out of the fit"
         )
 
 

@@ -6,8 +6,8 @@ with probability
 
     P(i) = 1 / |kept| * sum over the kept concepts k of image i of q_k(y_i) / n[k, y_i].
 
-This balances the labels of a concept within its own draws only; the draws of all the others bring their own labels to
-it. `fitted` balances all concepts at once.
+This balances the labels of a concept within its own draws only: images drawn for other concepts bring their own label
+mix with them. `fitted` balances all concepts at once.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def probabilities(
 
     concepts: of each slot, int [n, N] in 0 .. num_concepts - 1, -1 where it is not active; an image contains a concept
     once, however many of its slots have it. labels: int64 [n]. area: of each slot, float [n, N], to tell an image's
-    largest one; without it the first active one stands for that. codes: what tells how near concepts are, float
-    [K, d]; without them the commonest concept stands for the nearest one. Images without any concept are never drawn.
+    largest one; without it, the first active one is taken. codes: positions of the concepts, float [K, d], to find the
+    nearest one; without them, the most frequent concept is taken. Images without any concept are never drawn.
     """
     there = presence(concepts, num_concepts)
     assert bool(there.any()), "no image has a concept"
@@ -74,7 +74,7 @@ def probabilities(
 def _frequent(table: Tensor, count: int, settings: SamplerSettings) -> Tensor:
     """Return the concepts that are neither too rare nor, where that matters, of a single class: bool [K].
 
-    Where that leaves none, the commonest is kept, and with it a balance over classes.
+    If none is left, the most frequent one is kept, which amounts to balanced classes.
     """
     images = table.sum(dim=1)
     frequent = (images > 0) & (images >= max(settings.rare_count, settings.rare_share * count))
@@ -84,7 +84,7 @@ def _frequent(table: Tensor, count: int, settings: SamplerSettings) -> Tensor:
 
 
 def _nearest_kept(kept: Tensor, images: Tensor, codes: Tensor | None) -> Tensor:
-    """Return for each concept the nearest one that is kept, int64 [K]; without codes the commonest one."""
+    """Return the nearest kept concept of each concept, int64 [K]; without codes the most frequent one for all."""
     if codes is None:
         return torch.where(kept, images, -1).argmax().expand(len(kept))
     distances = torch.cdist(codes.double(), codes.double(), compute_mode="donot_use_mm_for_euclid_dist")

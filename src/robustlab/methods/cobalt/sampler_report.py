@@ -15,11 +15,11 @@ class SamplerReport:
     """Who is drawn how often.
 
     eta: None where fitted. p: probability of each image in one draw, float64 [n], sum 1. table: n[k, y] of all
-    concepts, int64 [K, C]. kept: bool [K]. adopted: images whose concepts are all left out and that joined another.
-    variation_before, variation: how far the labels of a kept concept are from even, with all images drawn alike and as
-    they are drawn, see `label_variation`; NaN for one left out, float64 [K]. fit: what the fit says; None for
-    Algorithm 1. label_share: probability of each label in one draw, float64 [C]. largest: of P(i) * n. bounded: images
-    that only `max_ratio` holds back. effective_size: 1 / sum of P(i)^2, n where all images are drawn alike.
+    concepts, int64 [K, C]. kept: bool [K]. adopted: number of images that lost all their concepts and joined another.
+    variation_before, variation: how far the labels of each kept concept are from uniform, when all images are drawn
+    alike and as they are drawn now, see `label_variation`; NaN for one left out, float64 [K]. fit: how the fit went;
+    None for Algorithm 1. label_share: probability of each label in one draw, float64 [C]. largest: of P(i) * n.
+    bounded: number of images limited by `max_ratio`. effective_size: 1 / sum of P(i)^2, n where all are drawn alike.
     """
 
     eta: float | None

@@ -41,13 +41,13 @@ class SamplerSettings:
     exponent: lambda of Algorithm 1, in one of two readings, see `eta`. parametrisation "class": a label of concept k is
     drawn with weight n[k, y]^-lambda; "image": each image of concept k has that weight.
 
-    tolerance, iterations: the fit ends where no concept's labels are further from even (total variation) than the one,
-    and gives up after so many rounds.
+    tolerance, iterations: a fit ends once the labels of every concept are within the former of uniform (total
+    variation); after the latter, in rounds, it gives up on the concept that is furthest away.
 
     rare_count, rare_share: a concept with fewer images than the one, or than that share of all, is left out: each of
     its few images would make up a large part of all draws. drop_single_class: leave out, too, concepts that come with
-    one label alone. An image without another concept joins the nearest one that is kept. max_ratio: no image is drawn
-    more than so many times as often as if all were drawn alike; null: no bound.
+    one label alone. An image left without any concept joins the nearest kept one. max_ratio: upper bound on how often
+    an image is drawn, as a multiple of uniform draws; null: no bound.
     """
 
     kind: Literal["stepwise", "fitted"] = "stepwise"
