@@ -105,13 +105,32 @@ def test_folder_mistakes(tmp_path):
     picture(root / "val/c/1.png", 1)
     with pytest.raises(DataError, match=r"1 class folder\(s\) differ:\n  c is not a class of train"):
         ImageFolder(str(root)).split("test")
-    (root / "train/b/notes.txt").write_text("hello")
-    with pytest.raises(DataError, match=r"1 file\(s\) are not images; move them away:\n  notes.txt"):
-        ImageFolder(str(root)).split("train")
     (root / "train/empty").mkdir()
-    (root / "train/b/notes.txt").unlink()
-    with pytest.raises(DataError, match="no sample of class 2"):
+    with pytest.raises(DataError, match=r"no sample of class 2 \(empty\); add some, or leave the class out$"):
         ImageFolder(str(root)).split("train")
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_files_that_are_not_images_are_left_out_with_one_warning_a_folder(tmp_path, capsys, on_error):
+    root = folder(tmp_path)
+    for name in ("notes.txt", "labels.csv"):
+        (root / "train/b" / name).write_text("hello")
+    source = ImageFolder(str(root), cache_dir=str(tmp_path / "cache"))
+    source.on_error = on_error
+    files._TOLD.clear()
+    split = source.split("train")
+    assert split.names == ("train/a/0.PNG", "train/a/x/deep.jpg", "train/b/10.png", "train/b/2.png")
+    written = capsys.readouterr().err
+    assert written == f"warning: {root / 'train/b/labels.csv'} and 1 more: not an image by its suffix, left out\n"
+
+
+def test_many_folders_with_other_files_do_not_flood_the_screen(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(files, "_TOLD", set())
+    for number in range(20):
+        picture(tmp_path / f"train/{number}/1.png", number)
+        (tmp_path / f"train/{number}/notes.txt").write_text("hello")
+    ImageFolder(str(tmp_path)).files("train")
+    assert capsys.readouterr().err.count("\n") == 6
 
 
 def tiny(root: Path) -> Path:

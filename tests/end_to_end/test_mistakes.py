@@ -1,5 +1,6 @@
 """Mistakes in a user's own files and command lines: one message with cause and fix, exit code 2, nothing written."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -281,8 +282,29 @@ class Change:
         self.folder = folder
 
     def __call__(self) -> None:
-        import os
         import sys
 
         os.chdir(self.folder)
         sys.dont_write_bytecode = True
+
+
+def test_advice_on_the_size_of_images_works_when_followed(tmp_path):
+    """What the message says is added to the command, which then trains."""
+    (tmp_path / "conf").mkdir()
+    command = ["method=erm", "dataset=digits", "model=vit_b16", "dataset.subset=64", "trainer.max_steps=1"]
+    small = [f"+model.options.{text}" for text in ("depth=1", "embed_dim=12", "num_heads=2")]
+    outputs = [f"paths.output_dir={tmp_path}/outputs"]
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    assert train([*command, *small, *outputs], first) == 2
+    advice = first.read_text().partition("; set ")[2].split()
+    assert advice
+    assert all(text.startswith("+model.options.") for text in advice)
+    assert train([*command, *small, *advice, *outputs], second) == 0, second.read_text()
+
+
+def test_more_threads_than_cores(tmp_path):
+    log = tmp_path / "log.txt"
+    command = ["method=erm", "trainer.threads=100000", f"paths.output_dir={tmp_path}/outputs"]
+    assert train(command, log) == 2
+    assert f"this machine has {os.cpu_count()} cores" in log.read_text()
+    assert not (tmp_path / "outputs").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -132,21 +132,25 @@ class Batch:
         return int(self.index.shape[0])
 
 
-def check_labels(labels: Tensor, num_classes: int, *, where: str) -> None:
-    """Raise `DataError` unless every label lies in [0, num_classes) and every class has a sample; `where` names it."""
+def check_labels(
+    labels: Tensor, num_classes: int, *, where: str, names: Sequence[str] = (), key: str | None = None
+) -> None:
+    """Raise `DataError` unless every label lies in [0, num_classes) and every class has a sample; `where` names it.
+
+    names: of the classes, for the message. key: the setting that says how many classes there are, where there is one.
+    """
+    change = f" or set {key}" if key else ""
     bad = torch.nonzero((labels < 0) | (labels >= num_classes)).flatten()
     if len(bad):
         row = int(bad[0])
         raise DataError(
             f"{where}: {len(bad)} labels lie outside 0..{num_classes - 1}, the first in row {row} "
-            f"(label {int(labels[row])}); mend the labels or set dataset.num_classes"
+            f"(label {int(labels[row])}); correct the labels{change}"
         )
-    empty = torch.nonzero(torch.bincount(labels, minlength=num_classes) == 0).flatten()
-    if len(empty):
-        raise DataError(
-            f"{where}: no sample of class {', '.join(map(str, empty.tolist()[:10]))}; "
-            f"mend the data or set dataset.num_classes"
-        )
+    empty = torch.nonzero(torch.bincount(labels, minlength=num_classes) == 0).flatten().tolist()
+    if empty:
+        shown = [f"{one} ({names[one]})" if one < len(names) else str(one) for one in empty[:10]]
+        raise DataError(f"{where}: no sample of class {', '.join(shown)}; add some, or leave the class out{change}")
 
 
 def check_attributes(attributes: Tensor, count: int, task: TaskSpec, *, where: str) -> None:

@@ -17,6 +17,7 @@ from robustlab.data.damage import damaged_files
 from robustlab.data.images import SUFFIXES, EncodedImages, check_source, decode_image, image_blocks, listing
 from robustlab.data.stage import Stage
 from robustlab.errors import ConfigError, DataError
+from robustlab.tracking.console import warn
 
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini"})  # left behind by file browsers, like all hidden files
 
@@ -101,7 +102,7 @@ class FileSource(DataSource):
         rows = self._undamaged(name, files)
         files, classes = [files[row] for row in rows], [classes[row] for row in rows]
         labels = torch.tensor(classes, dtype=torch.int64)
-        check_labels(labels, self.task.num_classes, where=what)
+        check_labels(labels, self.task.num_classes, where=what, names=self.task.class_names)
         streaming = self.storage == "streaming"
         images = FileImages(self.root, files, self.channels) if streaming else self._resident(name, files, what)
         return Split(images, labels, names=tuple(files))
@@ -185,7 +186,7 @@ def subfolders(folder: Path) -> list[str]:
 def image_files(folder: Path) -> list[str]:
     """Return the images below `folder` (relative, "/"), sorted by code point whatever the file system's order.
 
-    Hidden files are passed over. Raises DataError listing files that are not images by their suffix.
+    Hidden files are passed over, and so are, with a warning, files that are not images by their suffix.
     """
     images: list[str] = []
     others: list[str] = []
@@ -197,8 +198,23 @@ def image_files(folder: Path) -> list[str]:
             file = Path(current, name)
             (images if file.suffix.lower() in SUFFIXES else others).append(file.relative_to(folder).as_posix())
     if others:
-        raise DataError(listing(sorted(others), f"{folder}: {len(others)} file(s) are not images; move them away"))
+        _warn_of_others(folder, sorted(others))
     return sorted(images)
+
+
+_TOLD: set[Path] = set()
+_MOST_TOLD = 5  # a data set may have thousands of folders
+
+
+def _warn_of_others(folder: Path, others: Sequence[str]) -> None:
+    if folder in _TOLD or len(_TOLD) > _MOST_TOLD:
+        return
+    _TOLD.add(folder)
+    if len(_TOLD) > _MOST_TOLD:
+        warn("more folders hold files that are not images, which are left out")
+        return
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    warn(f"{folder / others[0]}{more}: not an image by its suffix, left out")
 
 
 def check_manifest(expected: Sequence[str], found: Collection[str], *, where: str) -> None:

@@ -100,7 +100,7 @@ class Data:
 
         split = source.split("train")
         given = split.labels.to(torch.int64).clone()
-        check_labels(given, self.task.num_classes, where="the training split")
+        check_labels(given, self.task.num_classes, where="the training split", names=self.task.class_names)
         self.num_train = len(given)
         noise_seed = seed if noise_seed is None else noise_seed
         clean = "clean_labels" in self.provides

@@ -87,7 +87,12 @@ class Parquet(DataSource):
         shards = self._shards(name)
         labels = self._labels(shards)
         what = f"{self.root} ({name})"
-        check_labels(labels, self.task.num_classes, where=f"{what}, column {self._label_column(shards[0])!r}")
+        check_labels(
+            labels,
+            self.task.num_classes,
+            where=f"{what}, column {self._label_column(shards[0])!r}",
+            key="dataset.source.num_classes",
+        )
         column = self._image_column(shards[0])
         names = [shard.relative_to(self.root).as_posix() for shard in shards]
         settings = (column,) if self.storage == "streaming" else (column, self.task.image_shape, self.size)

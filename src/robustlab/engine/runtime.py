@@ -88,6 +88,9 @@ class Runtime:
             raise ConfigError("trainer.sync_batchnorm=true needs GPUs; on CPUs each process has statistics of its own")
         if world.size > 1 and not dist.is_initialized():
             _join(world, device)
+        cores = os.cpu_count() or 1
+        if trainer.threads is not None and trainer.threads > cores:
+            raise ConfigError(f"trainer.threads={trainer.threads}: this machine has {cores} cores; null takes them all")
         torch.set_num_threads(trainer.threads or available_cpus(world))
         _set_determinism(trainer.deterministic, on_gpu)
         precision = resolve_precision(trainer.precision, device)

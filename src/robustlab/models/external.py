@@ -52,6 +52,11 @@ def timm_model(
         classifier = None
         model.reset_classifier(0)
     state = None if weights is None else read_weights(weights)
+
+    def other(extra: Mapping[str, Any]) -> nn.Module:
+        return timm.create_model(architecture, in_chans=image_shape[0], **{**(options or {}), **extra})
+
+    _check_size(model, image_shape, other)
     return _wrap(model, classifier, state, f"model.weights {weights}", num_classes, image_shape, proj_dim)
 
 
@@ -96,7 +101,46 @@ def torchvision_model(
         default = getattr(published, "DEFAULT")  # noqa: B009 (an alias that type checkers do not see)
         source = str(default)
         state = _construct(what, lambda: default.get_state_dict(progress=False, check_hash=True), pretrained=True)
+
+    def other(extra: Mapping[str, Any]) -> nn.Module:
+        made = models.get_model(architecture, weights=None, **{**settings, **extra})
+        if image_shape[0] != 3:
+            _replace_first_convolution(made, image_shape[0], what)
+        return made
+
+    _check_size(model, image_shape, other)
     return _wrap(model, linear[-1], state, source, num_classes, image_shape, proj_dim)
+
+
+def _check_size(
+    model: nn.Module, image_shape: tuple[int, int, int], other: Callable[[Mapping[str, Any]], nn.Module]
+) -> None:
+    """Raise ConfigError where a model does not take images of a shape, with options that were seen to change that.
+
+    other: makes the same architecture with further options.
+    """
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *image_shape))
+    except Exception as error:  # each architecture complains about sizes in its own way
+        size = "x".join(map(str, image_shape[1:]))
+        reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise ConfigError(f"the model cannot take {size} images ({reason}); {_advice(image_shape, other)}") from error
+    model.train(training)
+
+
+def _advice(image_shape: tuple[int, int, int], other: Callable[[Mapping[str, Any]], nn.Module]) -> str:
+    side = image_shape[1]
+    patches = [{}, *({"patch_size": side // parts} for parts in (4, 8, 2) if side % parts == 0)]
+    for options in ({key: side, **patch} for patch in patches for key in ("img_size", "image_size")):
+        try:
+            with torch.device("meta"), torch.no_grad():
+                other(options).eval()(torch.zeros(2, *image_shape))
+        except Exception:  # not these, then
+            continue
+        return "set " + " ".join(f"+model.options.{key}={value}" for key, value in options.items())
+    return "choose another model.architecture, or one for any size, e.g. model=small_cnn"
 
 
 def _check_weights(pretrained: bool, weights: str | None) -> None:
@@ -180,18 +224,10 @@ def _adapt_input(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def _feature_dim(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Return the width of the pooled features, found by passing two black images; raise `ConfigError` if they fail."""
+    """Return the width of the pooled features, found by passing two black images."""
     training = model.training
-    size = "x".join(map(str, image_shape[1:]))
-    try:
-        with torch.no_grad():
-            features = model.eval()(torch.zeros(2, *image_shape))
-    except Exception as error:  # each architecture complains about sizes in its own way
-        raise ConfigError(
-            f"the model cannot take {size} images ({type(error).__name__}: {error}); choose another "
-            f"model.architecture, or set its size, e.g. +model.options.img_size={image_shape[1]} (timm's transformers) "
-            f"or +model.options.image_size={image_shape[1]} (torchvision's)"
-        ) from error
+    with torch.no_grad():
+        features = model.eval()(torch.zeros(2, *image_shape))
     model.train(training)
     if not isinstance(features, Tensor) or features.dim() != 2:
         raise ConfigError("the model does not give one feature vector an image; choose another model.architecture")
