@@ -194,7 +194,7 @@ def runs(*, rounds: int) -> Iterator[dict[str, Any]]:
     found: dict[Any, list[float]] = {SPEED_UP: [], SPEED_UP_NET: [], neurons: []}
     for seed in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            for method in ("dense", "demp/smoke"):
+            for method in ("dense", "demp"):
                 overrides = [*DIGITS, f"method={method}", f"seed={seed}", f"paths.output_dir={folder}"]
                 cpu = mock.patch.object(time, "perf_counter", time.process_time)  # what the engine takes the time by
                 with contextlib.redirect_stdout(io.StringIO()), cpu:

@@ -122,7 +122,13 @@ def _list_groups_quickly(hydra: Hydra) -> None:
         found = repository.get_group_options(group_name, results_filter)
         return [name for name in found if not name.startswith("_")]  # _name: a part that other options share
 
+    every_group = hydra.config_loader.list_groups
+
+    def groups(parent_name: str) -> list[str]:
+        return [name for name in every_group(parent_name) if parent_name or name != "overlay"]  # chosen by itself
+
     hydra.config_loader.get_group_options = options  # type: ignore[method-assign]
+    hydra.config_loader.list_groups = groups  # type: ignore[method-assign]
 
 
 def _show(hydra: Hydra, args: Namespace, name: str) -> None:

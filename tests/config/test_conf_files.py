@@ -14,11 +14,11 @@ Composer = Callable[..., DictConfig]
 
 
 def choices() -> list[str]:
-    """One override per file: `dataset=cifar10`; files that begin with `_` are parts of others."""
+    """One override per file: `dataset=cifar10`; overlays and files that begin with `_` are parts of others."""
     found = []
     for path in sorted(conf_dir().rglob("*.yaml")):
         group, *rest = path.relative_to(conf_dir()).with_suffix("").parts
-        if rest and group != "hydra" and not rest[-1].startswith("_"):
+        if rest and group not in ("hydra", "overlay") and not rest[-1].startswith("_"):
             found.append(f"{group}={'/'.join(rest)}")
     return found
 

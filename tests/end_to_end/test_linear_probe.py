@@ -25,7 +25,8 @@ EMBEDDED = (
     "method=erm",
 )
 DISCOVERY = (
-    "method=cobalt/tiny",
+    "setting=digits_bg_tiny",
+    "method=cobalt",
     "method.discover.epochs=1",
     "method.slots.hidden=16",
     "method.sampler.rare_count=1",

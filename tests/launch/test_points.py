@@ -1,6 +1,7 @@
 """Points of a sweep: composed in the quick way they are what each would be by itself; all errors at once."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from robustlab.config.compose import load, session, without_hydra
 from robustlab.config.points import checked, expand_sweep, read_sweep
@@ -13,7 +14,8 @@ def by_itself(hydra, point):
 
 def test_points_are_composed_as_each_would_be_by_itself(tmp_path):
     overrides = [
-        "method=demp,crosssplit/cifar10_cpu",
+        "method=demp,crosssplit,elr",
+        "setting=cifar10_cpu,cifar100",
         "noise=symmetric",
         "optimizer=adamw",
         "optimizer.lr=0.1,0.2",
@@ -24,14 +26,14 @@ def test_points_are_composed_as_each_would_be_by_itself(tmp_path):
     ]
     with session() as hydra:
         points = checked(hydra, expand_sweep(hydra, overrides, {}), [])
-        assert len(points) == 8
+        assert len(points) == 24
         for point in points:
             alone = by_itself(hydra, point.overrides)
             assert point.run_dir == alone.paths.run_dir
             assert point.settings["optimizer"]["lr"] == alone.optimizer.lr
-            assert point.settings["method"]["name"] == alone.method.name
+            assert point.settings["method"] == OmegaConf.to_container(alone.method, resolve=True)
             assert (point.settings["seed"], point.settings["tags"]) == (alone.seed, ["a", "b"])
-    assert len({point.run_dir for point in points}) == 8
+    assert len({point.run_dir for point in points}) == 24
 
 
 def test_values_of_one_point_do_not_reach_the_next():

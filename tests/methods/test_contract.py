@@ -98,7 +98,7 @@ def test_a_method_keeps_the_contract(name, data):
 def test_a_file_names_every_argument_of_its_class(name):
     node = compose([f"method={name}"]).method
     cls = get_method(node._target_)
-    assert set(signature(cls).parameters) == set(map(str, node)) - {"name", "_target_"}
+    assert set(signature(cls).parameters) == set(map(str, node)) - {"name", "_target_", "values_for"}
     assert node.name == name
 
 

@@ -110,14 +110,22 @@ def is_group(name: str) -> bool:
     return "." not in name and bool(_inside(name, None))
 
 
-def _inside(group: str, kind: ObjectType | None) -> list[str]:
+@contextmanager
+def current_session() -> Iterator[tuple[ConfigLoader, tuple[str, ...]]]:
+    """Give the loader of the open Hydra, or else of a new one, and the overrides of its search path."""
     from hydra.core.global_hydra import GlobalHydra
 
     current = GlobalHydra.instance().hydra
-    if current is None:
-        with session():
-            return _inside(group, kind)
-    return list(_listed(current.config_loader, group, kind, tuple(_search_overrides.get())))
+    if current is not None:
+        yield current.config_loader, tuple(_search_overrides.get())
+    else:
+        with session() as hydra:
+            yield hydra.config_loader, ()
+
+
+def _inside(group: str, kind: ObjectType | None) -> list[str]:
+    with current_session() as (loader, search):
+        return list(_listed(loader, group, kind, search))
 
 
 @lru_cache(maxsize=1024)  # every check of a point asks for the same groups, at 5 ms each

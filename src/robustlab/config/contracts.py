@@ -79,8 +79,10 @@ def misplaced(plain: Any) -> Iterator[str]:
     for group, key in _PLACES.items():
         if is_node(plain.get(group)):
             yield f"{group}: its file has a _target_ of its own; put that and its arguments below `{key}:`"
-    for group in ("experiment", "setting"):
-        if group in plain:
+    setting = plain.get("setting")
+    nested = {"setting"} if isinstance(setting, Mapping) and "setting" in setting else set()
+    for group in ("experiment", "overlay", "setting"):
+        if group in (nested if group == "setting" else plain):
             yield (
                 f"{group}: the file of {group}=... lacks `# @package _global_` as its first line, without which its "
                 f"keys stand below '{group}'"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from robustlab.config.check import problems
-from robustlab.config.compose import all_options, is_group, load, options, without_hydra
+from robustlab.config.compose import all_options, is_group, is_option, load, options, without_hydra
 from robustlab.config.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -173,9 +174,24 @@ def _group_problem(hydra: Hydra, override: Override) -> str | None:
             )
         if option is None or not _exists(name, path, there):
             shown, known = "null" if option is None else option, all_options(name)
-            hint = did_you_mean(path.lower(), known) or f"; there is {', '.join(known) or 'none'}"
+            hint = _values_moved(name, path, known) or did_you_mean(path.lower(), known)
+            hint = hint or f"; there is {', '.join(known) or 'none'}"
             return f"{name}={shown}: there is no {name} '{shown}'{hint}"
     return None
+
+
+def _values_moved(group: str, path: str, known: Sequence[str]) -> str:
+    """Say where the values are that a name such as method=crosssplit/cifar100 asks for."""
+    method, _, data = path.partition("/")
+    if group != "method" or not data or method not in known:
+        return ""
+    variants = [name for name in known if name.startswith(f"{method}/")]
+    if variant := difflib.get_close_matches(path, variants, n=1, cutoff=0.8):
+        return f"; did you mean '{variant[0]}'?"
+    settings = [name for name in all_options("setting") if is_option("overlay", f"{name}/{method}")]
+    near = [name for name in settings if data in name] or difflib.get_close_matches(data, settings, n=1, cutoff=0.6)
+    end = f" with setting={near[0]}?" if near else "? Its values for a data set come with setting=..."
+    return f"; did you mean '{method}'{end if settings else '?'}"
 
 
 def _path_problem(override: Override) -> str | None:

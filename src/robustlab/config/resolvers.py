@@ -10,16 +10,19 @@ import json
 import os
 import pickle
 import re
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robustlab.invocation import hint
 
-NOT_IDENTITY = ("seed", "paths", "tracker", "hydra", "compare", "resume", "tags", "name", "optimized_metric")
+NOT_IDENTITY = (
+    "seed", "paths", "tracker", "hydra", "compare", "resume", "tags", "name", "optimized_metric", "setting",
+)  # fmt: skip
 """Top-level keys that do not change what a run computes, or (the seed) have a folder level of their own."""
 
-NOT_IDENTITY_NESTED = ("trainer.device", "trainer.threads", "dataset.workers")
+NOT_IDENTITY_NESTED = ("trainer.device", "trainer.threads", "dataset.workers", "method.values_for")
 
 _FIXED_SEED = 0
 
@@ -29,6 +32,14 @@ def register() -> None:
     OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(_root_), replace=True)
     OmegaConf.register_new_resolver("command", hint, replace=True)
     OmegaConf.register_new_resolver("home", lambda path: os.path.join(os.path.expanduser("~"), path), replace=True)
+    for name in ("overlay_of", "for_method"):
+        OmegaConf.register_new_resolver(name, partial(_of_overlays, name), replace=True)
+
+
+def _of_overlays(function: str, *arguments: str | None) -> str:
+    from robustlab.config import overlays  # which reads the options, and so needs this module first
+
+    return getattr(overlays, function)(*arguments)
 
 
 def run_name(cfg: DictConfig) -> str:

@@ -37,6 +37,15 @@ class Dataset:
 
 
 @dataclass
+class Setting:
+    """Group `setting`: what an experiment's values are for."""
+
+    title: ClassVar = "setting"
+    name: Word
+    datasets: list[Word]
+
+
+@dataclass
 class Features:
     """Group `features`; without it, networks see images."""
 
@@ -75,6 +84,7 @@ class Method:
     open_to_more: ClassVar = True
     name: Word
     _target_: Word
+    values_for: list[Word] | None = None
 
 
 @dataclass
@@ -218,6 +228,7 @@ class Config:
     name: Word | None
     features: Features | None = None
     optimized_metric: OptimizedMetric | None = None
+    setting: Setting | None = None
 
 
 GIVEN: dict[str, frozenset[str]] = {
@@ -227,5 +238,5 @@ GIVEN: dict[str, frozenset[str]] = {
 }
 """Arguments that come from the data or the network when the object at this key is made, not from the configuration."""
 
-LABELS = frozenset({"name"})
-"""Keys beside a `_target_` that name the choice and are no argument."""
+LABELS = frozenset({"name", "values_for"})
+"""Keys beside a `_target_` that say what the choice is and are no argument."""

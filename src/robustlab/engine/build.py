@@ -15,6 +15,7 @@ from torch import nn
 
 from robustlab import rng
 from robustlab.config.resolvers import path_safe
+from robustlab.config.schema import LABELS
 from robustlab.config.signature import import_target
 from robustlab.data.base import DataSource, TaskSpec
 from robustlab.data.decode import Decode
@@ -36,13 +37,14 @@ _CONFIGURED: Any = object()
 
 
 def build(node: Any, **runtime_arguments: Any) -> Any:
-    """Instantiate a `_target_` node (its `name` is a label, not an argument). Raises ConfigError for a bad value.
+    """Instantiate a `_target_` node (its `LABELS` are no arguments). Raises ConfigError for a bad value.
 
     Errors that a constructor raises as ValueError or UserError reach the user as they are, without Hydra's wrapping.
     """
     plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
     assert isinstance(plain, dict)
-    plain.pop("name", None)
+    for label in LABELS:
+        plain.pop(label, None)
     target = str(plain["_target_"])
     refuse_import_error(target)
     try:

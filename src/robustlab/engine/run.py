@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from robustlab.config.overlays import value_notes
 from robustlab.data.module import Data
 from robustlab.engine.build import build_data, build_method
 from robustlab.engine.checkpoint import Checkpoints
@@ -67,7 +68,8 @@ def run(
     baseline, was_finished = None, outcome.was_finished
     if cfg.compare and compose_again is not None and cfg.compare != cfg.method.name:
         other = compose_again(baseline_overrides(overrides, cfg.compare))
-        say(f"Now {cfg.compare} with the same settings, to compare with (compare=null leaves it out)")
+        differs = "" if _training(other) == _training(cfg) else ", but for the training that it has in this setting"
+        say(f"Now {cfg.compare} with the same settings{differs}, to compare with (compare=null leaves it out)")
         beside = run_one(other, overrides, group=group)
         if beside.results is None:
             return beside.exit_code
@@ -83,8 +85,15 @@ def run(
 
 def baseline_overrides(overrides: list[str], method: str) -> list[str]:
     """Return the overrides of the same settings with another method: those of the method itself fall away."""
-    kept = [text for text in overrides if not text.lstrip("+~").startswith(("method=", "method.", "compare="))]
+    kept = [
+        text for text in overrides if not text.lstrip("+~").startswith(("method=", "method.", "overlay=", "compare="))
+    ]
     return [*kept, f"method={method}", "compare=null"]
+
+
+def _training(cfg: DictConfig) -> list[Any]:
+    """Return what an overlay of the method may have changed beside the method."""
+    return [plain(cfg)[group] for group in ("trainer", "optimizer", "scheduler")]
 
 
 def run_one(cfg: DictConfig, overrides: list[str], *, group: str | None = None) -> Outcome:
@@ -143,6 +152,8 @@ def _train(
         warnings += check_resumable(state["identity"], identity, folder=folder, force=cfg.resume == "force")
     for warning in warnings:
         warn(warning)
+    for note in value_notes(cfg):
+        say(note)
     with stop.at_once() if runtime.world_size == 1 else contextlib.nullcontext():  # ranks must stop together
         data = build_data(cfg, runtime)
     _refuse_differences(

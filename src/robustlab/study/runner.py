@@ -16,6 +16,7 @@ from typing import Any
 
 import robustlab
 from robustlab.config.compose import session
+from robustlab.config.default_experiment import with_default_experiment
 from robustlab.config.points import checked
 from robustlab.config.resolvers import NOT_IDENTITY, NOT_IDENTITY_NESTED
 from robustlab.engine.git import git_state, uncommitted
@@ -174,7 +175,8 @@ class Runner:
         needed = dict.fromkeys(overrides for point in points for overrides in point.needs.values())
         with session() as hydra:
             for group in ([Point(overrides) for overrides in needed], points):
-                for point, one in zip(group, checked(hydra, [self._overrides(p) for p in group], []), strict=True):
+                named = [with_default_experiment(self._overrides(point)) for point in group]
+                for point, one in zip(group, checked(hydra, named, []), strict=True):
                     self._folders[point.overrides] = Path(one.run_dir).expanduser().absolute()
 
 

@@ -118,7 +118,9 @@ def _accuracies(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) 
     if baseline is not None:
         other = _number(_last(baseline), "test/accuracy")
         if other is not None:
-            table.add_row(f"{_method(baseline)}, same data and epochs", percent(other))
+            equal = baseline["epochs"] == results["epochs"]
+            shown = "same data and epochs" if equal else f"same data, {baseline['epochs']} epochs"
+            table.add_row(f"{_method(baseline)}, {shown}", percent(other))
             if accuracy is not None:
                 points = 100 * (accuracy - other)
                 word = "ahead" if points >= 0 else "behind"
