@@ -97,6 +97,8 @@ WRONG = {
     ),
     "Hydra's folder, broken": (["-m", "hydra.sweep.dir=${x}", "seed=0,1"], "hydra.sweep.dir: Interpolation key 'x'"),
     "Hydra's name, broken": (["hydra.job.name=${x}"], "hydra.job.name=${x}: Interpolation key 'x' not found"),
+    "null among options": (["experiment=[null]"], "there is no experiment 'null'"),
+    "value without a key": (["=5"], "'=5': there is no key before the '='"),
     "two things at once": (["seed=abc", "+trainer.epoch=3"], "2 things to mend"),
 }
 

@@ -100,17 +100,25 @@ def no_options(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
     It would follow a path that leads out of its group's folder, and fails with an exception of Python's on what is no
     name (null, a number, a truth value).
     """
-    odd = [text for text in overrides if ".." in text or _NO_NAME.fullmatch(text.partition("=")[2])]
+    nameless = [
+        f"'{text}': there is no key before the '='; write key=value" for text in overrides if text.startswith("=")
+    ]
+    if nameless:
+        return nameless
+    odd = [text for text in overrides if ".." in text or _NO_NAME.search(text.partition("=")[2].strip("[]"))]
     return [message for override in _parse(odd)[0] if (message := _path_problem(override) or _no_name(hydra, override))]
 
 
-_NO_NAME = re.compile(r"null|true|false|[-+]?[0-9.]+(e[-+]?[0-9]+)?|[-+]?(inf|nan)", re.IGNORECASE)
+_NO_NAME = re.compile(r"(^|,)(null|true|false|[-+]?[0-9.]+(e[-+]?[0-9]+)?|[-+]?(inf|nan))(,|$)", re.IGNORECASE)
 """What the grammar of overrides does not read as text."""
 
 
 def _no_name(hydra: Hydra, override: Override) -> str | None:
-    sweep_or_name = override.is_sweep_override() or isinstance(override.value(), str)
-    return None if sweep_or_name else _group_problem(hydra, override)
+    if override.is_sweep_override():
+        return None
+    value = override.value()
+    names = value if isinstance(value, list) else [value]
+    return None if all(isinstance(name, str) for name in names) else _group_problem(hydra, override)
 
 
 def _every_group(hydra: Hydra) -> list[str]:
