@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from robustlab.config.resolvers import sweep_group
+from robustlab.config.resolvers import run_name, sweep_group
 from robustlab.errors import ConfigError, DataError, NumericalError
 from robustlab.train import main
 
@@ -118,7 +118,8 @@ def test_finished_points_are_named(engine, capsys):
     def finish(cfg: DictConfig, extra: dict[str, Any]) -> int:
         folder = Path(cfg.paths.run_dir)
         folder.mkdir(parents=True)
-        (folder / "results.json").write_text(json.dumps({"finished": True}))
+        results = {"finished": True, "run_name": run_name(cfg), "seed": cfg.seed}
+        (folder / "results.json").write_text(json.dumps(results))
         return 0
 
     engine.answers = {0: finish}

@@ -9,7 +9,7 @@ from tests.end_to_end.harness import rows, run_folder, train
     ("overrides", "expected"),
     [
         (["trainer.batch_size=5000"], "lower trainer.batch_size"),
-        (["optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer or scheduler: Nesterov"),
+        (["optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer: Nesterov"),
         (["dataset=cifar10", "paths.data_dir={empty}", "dataset.source.download=false"], "put"),
         (["dataset.subset=100000"], "subset"),
         (["method.label_smoothing=2"], "label_smoothing"),

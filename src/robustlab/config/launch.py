@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from robustlab.config.baseline import has_baseline
 from robustlab.config.check import check, inspect, refuse
 from robustlab.config.compose import CONFIG_NAME, compose_again, import_from_here, load, search_flags, without_hydra
 from robustlab.config.explain import in_one_line
+from robustlab.config.folders import Folders
 from robustlab.config.metric import measured, metric_to_optimize, selects_on_test
+from robustlab.config.occupant import is_done
 from robustlab.config.outcomes import PointOutcome, SweepStoppedError, Tally, watched_launchers
-from robustlab.config.points import Sweep, hydra_problems, read_sweep
+from robustlab.config.points import Sweep, check_ahead, hydra_problems, read_sweep
 from robustlab.config.resolvers import sweep_group
 from robustlab.config.rules import refuse_unwritable
 from robustlab.config.stop_signals import hold_back
@@ -27,9 +28,6 @@ from robustlab.invocation import SWEEP_VARIABLE
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
-
-SLURM_LAUNCHER = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
-"""The `_target_` by which `hydra.launcher` names SLURM: that of Hydra's submitit plugin, whose keys are understood."""
 
 
 def launch(hydra: Hydra, overrides: list[str], *, config_name: str, multirun: bool) -> int:
@@ -48,8 +46,21 @@ def launch(hydra: Hydra, overrides: list[str], *, config_name: str, multirun: bo
     cfg.hydra.mode = RunMode.RUN
     settings, messages = inspect(without_hydra(cfg))
     refuse([*hydra_problems(cfg), *messages])
+    _refuse_folders(hydra, cfg, settings, config_name)
     refuse_unwritable(settings)
     return _run_here(hydra, cfg)
+
+
+def _refuse_folders(hydra: Hydra, cfg: DictConfig, settings: Mapping[str, Any], config_name: str) -> None:
+    """Raise ConfigError where a run or the one that `compare` names may not use its folder, or the latter is wrong."""
+    own, overrides, folders = list(cfg.hydra.overrides.hydra), list(cfg.hydra.overrides.task), Folders()
+
+    def compose(other: list[str]) -> DictConfig:
+        return without_hydra(load(hydra, [*own, *other], config_name=config_name))
+
+    run = without_hydra(cfg)
+    refuse(folders.problems(run, settings, overrides))
+    refuse(folders.baseline(compose, run, overrides)[1] if has_baseline(run) else [])
 
 
 def _run_here(hydra: Hydra, cfg: DictConfig) -> int:
@@ -72,12 +83,16 @@ def _sweep(hydra: Hydra, overrides: Sequence[str], config_name: str) -> int:
     from robustlab.tracking.console import warn
 
     sweep = read_sweep(hydra, overrides, config_name)
-    if sweep.master.hydra.launcher.get("_target_") == SLURM_LAUNCHER:
+    if sweep.is_for_slurm:
         return _on_slurm(hydra, sweep, config_name)
     tally = Tally(metric=sweep.metric)
     if sweep.points is not None:
         named = [set(point.overrides) for point in sweep.points]
         tally = Tally(len(named), set.intersection(*named) if len(named) > 1 else set())
+        if not all(point.is_done for point in sweep.points):
+            import_from_here()
+            hold_back()  # as before a run: this imports torch
+            check_ahead(sweep.points, read_data=True)
     if sweep.metric is not None and selects_on_test(sweep.metric):
         name = sweep.metric.name
         warn(f"optimized_metric.name={name} chooses by test data, which then flatters what is chosen")
@@ -180,7 +195,7 @@ def _outcome(cfg: DictConfig, overrides: list[str], group: str) -> PointOutcome:
         metric = metric_to_optimize(HydraConfig.get().sweeper, cfg)
         if metric is not None:
             check(cfg)  # the point was chosen by a search, a moment ago
-        run_dir, was_finished = str(cfg.paths.run_dir), _is_finished(cfg)
+        run_dir, was_finished = str(cfg.paths.run_dir), is_done(cfg)
         code = _engine_run(cfg, overrides, group)
         if code == 0 and metric is not None:
             value = measured(cfg, metric)
@@ -197,11 +212,3 @@ def _engine_run(cfg: DictConfig, overrides: list[str], group: str | None) -> int
     from robustlab.engine.run import run
 
     return run(cfg, overrides, group=group, compose_again=compose_again, flags=search_flags())
-
-
-def _is_finished(cfg: DictConfig) -> bool:
-    path = Path(cfg.paths.run_dir).expanduser() / "results.json"
-    try:
-        return bool(cfg.resume and json.loads(path.read_text(encoding="utf-8")).get("finished"))
-    except (OSError, ValueError):
-        return False

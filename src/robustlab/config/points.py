@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from robustlab.config.baseline import has_baseline
 from robustlab.config.check import inspect, refuse
 from robustlab.config.compose import CONFIG_NAME, expand, is_group, load, without_hydra
 from robustlab.config.explain import empty_sweeps, explain, intervals, no_options
+from robustlab.config.folders import Folders
 from robustlab.config.metric import Metric, metric_to_optimize, searches
+from robustlab.config.occupant import is_done
 from robustlab.config.rules import refuse_unwritable
 from robustlab.config.wording import show
 
@@ -18,16 +21,25 @@ if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
 
+SLURM_LAUNCHER = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+"""The `_target_` by which `hydra.launcher` names SLURM: that of Hydra's submitit plugin, whose keys are understood."""
+
 NOT_USED = {"run.dir": ".", "sweep.subdir": ".", "output_subdir": None, "job.chdir": False}
 """Settings of Hydra's that choose folders, and what they must stay."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a sweep: its overrides, less those of Hydra itself, and its plain, resolved, checked settings."""
+    """One run of a sweep: its overrides, less those of Hydra itself, and its plain, resolved, checked settings.
+
+    baseline: those of the run that `compare` names beside it, if it is to be run, too. is_done: its folder holds its
+    results already.
+    """
 
     overrides: list[str]
     settings: Mapping[str, Any]
+    baseline: Mapping[str, Any] | None = None
+    is_done: bool = False
 
     @property
     def run_dir(self) -> str:
@@ -48,6 +60,11 @@ class Sweep:
     points: list[Point] | None
     hydra_overrides: list[str]
     metric: Metric | None = None
+
+    @property
+    def is_for_slurm(self) -> bool:
+        """Whether its points run in jobs on a cluster."""
+        return self.master.hydra.launcher.get("_target_") == SLURM_LAUNCHER
 
 
 def read_sweep(
@@ -78,7 +95,17 @@ def read_sweep(
         checked(hydra, representatives(hydra, [*_searched(sweeper), *task]), own, config_name)
         return Sweep(master, None, own, metric_to_optimize(sweeper, master))
     named = expand_sweep(hydra, task, sweeper.get("params") or {}) if points is None else points
-    return Sweep(master, checked(hydra, named, own, config_name), own)
+    sweep = Sweep(master, None, own)
+    return replace(sweep, points=checked(hydra, named, own, config_name, baselines=not sweep.is_for_slurm))
+
+
+def check_ahead(points: Sequence[Point], *, read_data: bool) -> None:
+    """Raise one ConfigError for all points, less those that are done, that could not start; see `preflight`."""
+    from robustlab.engine.preflight import preflight  # imports torch
+
+    runs = [(point, " ".join(point.overrides)) for point in points if not point.is_done]
+    beside = [(point.baseline, f"{label}, which compare names") for point, label in runs if point.baseline is not None]
+    preflight([*((label, point.settings) for point, label in runs), *((b, a) for a, b in beside)], read_data=read_data)
 
 
 def _plugin_problems(master: DictConfig) -> list[str]:
@@ -156,24 +183,34 @@ def representatives(hydra: Hydra, overrides: Sequence[str]) -> list[list[str]]:
 
 
 def checked(
-    hydra: Hydra, points: Sequence[Sequence[str]], hydra_overrides: Sequence[str], config_name: str = CONFIG_NAME
+    hydra: Hydra,
+    points: Sequence[Sequence[str]],
+    hydra_overrides: Sequence[str],
+    config_name: str = CONFIG_NAME,
+    *,
+    baselines: bool = True,
 ) -> list[Point]:
-    """Compose and check every point.
+    """Compose and check every point, and the folder that it runs in.
 
-    Raises one `ConfigError` for all that is wrong, each with the first such point, `RunFolderError` for a folder that
-    cannot be written.
+    baselines: check the runs that `compare` names, too. Raises one `ConfigError` for all that is wrong, each with the
+    first such point, `RunFolderError` for a folder that cannot be written.
     """
     from hydra.errors import HydraException
 
     compose, found, good = _Composer(hydra, hydra_overrides, config_name), dict[str, str](), list[Point]()
+    folders = Folders()
     for point in points:
         try:
             messages = no_options(hydra, point)
             if not messages:
                 cfg, own = compose(point)
                 settings, messages = inspect(cfg)
-                messages = [*own, *messages]
-                good.append(Point(list(point), settings))
+                messages = [*own, *messages] or folders.problems(cfg, settings, point)
+                beside = None
+                if not messages and baselines and has_baseline(cfg):
+                    beside, messages = folders.baseline(lambda other: compose(other)[0], cfg, point)
+                if not messages:
+                    good.append(Point(list(point), settings, beside, is_done(cfg)))
         except HydraException as error:
             messages = explain(hydra, point, error)
         for message in messages:

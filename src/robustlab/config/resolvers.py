@@ -75,16 +75,17 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
 
 def _plain(node: Any) -> Any:
     if OmegaConf.is_config(node):
-        return _normalise(OmegaConf.to_container(node, resolve=True))
+        return normalised(OmegaConf.to_container(node, resolve=True))
     parent = node._get_parent()
-    return _normalise(parent[node._key()])
+    return normalised(parent[node._key()])
 
 
-def _normalise(value: Any) -> Any:
+def normalised(value: Any) -> Any:
+    """Return plain settings in which lists are lists, keys are words, and a whole number is an int."""
     if isinstance(value, dict):
-        return {str(key): _normalise(item) for key, item in value.items()}
+        return {str(key): normalised(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_normalise(item) for item in value]
+        return [normalised(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from robustlab.errors import DataError
+from robustlab.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,19 @@ class Batch:
     def __len__(self) -> int:
         """Return the number of samples."""
         return int(self.index.shape[0])
+
+
+def check_statistics(task: TaskSpec) -> None:
+    """Raise ConfigError unless there is a mean and a positive standard deviation for each channel."""
+    channels = task.image_shape[0]
+    for name, values in (("mean", task.mean), ("std", task.std)):
+        if len(values) != channels:
+            raise ConfigError(
+                f"dataset.source.{name}: expected {channels} number(s), one for each channel, got {len(values)}: "
+                f"{list(values)}"
+            )
+    if min(task.std) <= 0:
+        raise ConfigError(f"dataset.source.std: expected numbers above 0, got {list(task.std)}")
 
 
 def check_labels(

@@ -13,7 +13,7 @@ from torch import Tensor
 from robustlab.data import labels as label_files
 from robustlab.data.assigned import assign
 from robustlab.data.augment import Transform
-from robustlab.data.base import DataSource, TaskSpec, check_labels
+from robustlab.data.base import DataSource, TaskSpec, check_labels, check_statistics
 from robustlab.data.decode import Decode
 from robustlab.data.fingerprint import fingerprint
 from robustlab.data.frozen import FrozenFeatures
@@ -88,6 +88,7 @@ class Data:
             device=torch.device(device),
             memory_format=torch.channels_last if channels_last else torch.contiguous_format,
         )
+        check_statistics(source.task)
         self._views = Views(views)
         self.task: TaskSpec = replace(source.task, image_shape=self._views.served_shape(source.task))
         if frozen is not None:

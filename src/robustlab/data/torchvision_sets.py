@@ -25,6 +25,7 @@ import torch
 
 from robustlab.data.base import DataSource, Split, TaskSpec, check_labels
 from robustlab.errors import ConfigError, DataError
+from robustlab.files import made
 
 _TIMEOUT = 15.0  # seconds without an answer or a byte after which a download is given up
 _DIGITS = tuple("0123456789")
@@ -124,8 +125,7 @@ class Torchvision(DataSource):
         if not complete and not self.download:
             raise ConfigError(f"{self._advice(archives)}; or set dataset.source.download=true where the network allows")
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.root, prefix=".prepare-") as temporary:
+            with made(self.root), tempfile.TemporaryDirectory(dir=self.root, prefix=".prepare-") as temporary:
                 if complete:
                     self._unpack(Path(temporary), archives)
                 self._fetch(cls, temporary, archives)

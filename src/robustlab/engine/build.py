@@ -137,20 +137,32 @@ def _frozen(cfg: DictConfig, runtime: Runtime, task: TaskSpec) -> FrozenFeatures
     )
 
 
-def build_method(cfg: DictConfig, data: Data, runtime: Runtime) -> Method:
-    """Create the method, check that the data provides what it requires, and let it make its learners."""
+def make_method(cfg: DictConfig, *, processes: int) -> Method:
+    """Create the method from its own settings. Raises ConfigError for a bad value, or too many processes."""
     method: Method = need(build(cfg.method), Method, "method", cfg.method._target_)
-    missing = method.requires - data.provides
+    if method.single_process is not None and processes > 1:
+        raise ConfigError(
+            f"method={cfg.method.name} runs in one process, not in {processes}: {method.single_process}; "
+            "start it without torchrun, or with one task"
+        )
+    return method
+
+
+def check_provided(method: Method, cfg: DictConfig, provided: frozenset[str]) -> None:
+    """Raise ConfigError where the data does not provide what the method requires."""
+    missing = method.requires - provided
     if missing:
         raise ConfigError(
             f"method={cfg.method.name} needs {', '.join(sorted(missing))}, which dataset={cfg.dataset.name} does not "
-            f"provide (it provides: {', '.join(sorted(data.provides)) or 'images and labels only'})"
+            f"provide (it provides: {', '.join(sorted(provided)) or 'images and labels only'}); choose another method "
+            "or data set"
         )
-    if method.single_process is not None and runtime.world_size > 1:
-        raise ConfigError(
-            f"method={cfg.method.name} runs in one process, not in {runtime.world_size}: {method.single_process}; "
-            "start it without torchrun, or with one task"
-        )
+
+
+def build_method(cfg: DictConfig, data: Data, runtime: Runtime) -> Method:
+    """Create the method, check that the data provides what it requires, and let it make its learners."""
+    method = make_method(cfg, processes=runtime.world_size)
+    check_provided(method, cfg, data.provides)
     method.build(
         Context(
             task=data.task,

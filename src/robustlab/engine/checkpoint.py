@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from robustlab import rng
 from robustlab.errors import ConfigError, RunFolderError
 from robustlab.files import (
     free_bytes,
@@ -172,6 +173,14 @@ def _free_name(path: Path) -> Path:
         number += 1
         path = path.with_suffix(f".damaged{number}")
     return path
+
+
+def seed_global_streams(seed: int) -> None:
+    """Make the global random streams a function of the run's seed, whatever ran in this process before."""
+    key = rng.fold(seed, "global streams")
+    random.seed(key)
+    np.random.seed(key % 2**32)
+    torch.manual_seed(key)
 
 
 def rng_state() -> dict[str, Any]:

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from robustlab.config.occupant import IDENTITY_KEY
 from robustlab.data import manifest
 from robustlab.data.module import Data
 from robustlab.engine.folder import read_json
@@ -17,21 +18,20 @@ from robustlab.files import write_json, write_text
 from robustlab.tracking.console import warn
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Return the resolved configuration as plain types, without what is Hydra's own."""
-    resolved = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(resolved, dict)
-    resolved.pop("hydra", None)
-    return {str(key): value for key, value in resolved.items()}
-
-
 def describe(
-    folder: Path, *, config: Mapping[str, Any], overrides: Sequence[str], data: Data, warnings: Sequence[str]
+    folder: Path,
+    *,
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    data: Data,
+    identity: Mapping[str, Any],
+    warnings: Sequence[str],
 ) -> None:
     """Write config.yaml, overrides.yaml, task.json, record.json, labels.npz, and of data in files files.tsv.gz.
 
-    config: of `plain`. warnings: what this start warned of, for the record. Raises RunFolderError, and DataError where
-    a run that goes on would train on other files or labels than those it began with.
+    config: of `plain`. identity: of `run_identity`. warnings: what this start warned of, for the record. Raises
+    RunFolderError, and DataError where a run that goes on would train on other files or labels than those it began
+    with.
     """
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
@@ -40,7 +40,7 @@ def describe(
     mend = "delete it to go on without the record of earlier starts"
     starts = read_json(record, needed=("starts",), mend=mend)["starts"] if record.exists() else []
     this = reproducibility_record(config=config, overrides=overrides) | {"warnings": list(warnings)}
-    write_json(record, {"starts": [*starts, this]})
+    write_json(record, {IDENTITY_KEY: dict(identity), "starts": [*starts, this]})
     files, found = folder / "files.tsv.gz", data.manifest()
     if found and files.exists():
         manifest.check_same(files, found)

@@ -10,7 +10,7 @@ from typing import Any
 
 from robustlab.engine.lock import locked
 from robustlab.errors import ConfigError, RunFolderError
-from robustlab.files import FULL
+from robustlab.files import FULL, rename
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
@@ -40,13 +40,20 @@ def read_json(path: Path, *, needed: Sequence[str], mend: str) -> dict[str, Any]
     return content
 
 
+def set_results_aside(folder: Path, *, epochs: int) -> None:
+    """Rename the results of a run that goes on for more epochs; with results.json it would count as finished."""
+    results = folder / "results.json"
+    if results.exists():
+        rename(results, folder / f"results.{epochs}_epochs.json")
+
+
 def prepare_folder(folder: Path, *, resume: bool, output_dir: Path) -> None:
     """Create the folder and make sure that it can be written. With resume=False an existing run is moved aside.
 
     Raises RunFolderError naming the folder and the setting that chooses it, or if the run to move is going on.
     """
     try:
-        _refuse_detour(folder, output_dir)
+        refuse_detour(folder, output_dir)
         if not resume and folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             number = 1
             while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
@@ -62,7 +69,7 @@ def prepare_folder(folder: Path, *, resume: bool, output_dir: Path) -> None:
         raise RunFolderError(f"the run folder {folder} cannot be written ({error.strerror}); {mend}") from error
 
 
-def _refuse_detour(folder: Path, output_dir: Path) -> None:
+def refuse_detour(folder: Path, output_dir: Path) -> None:
     """Raise ConfigError where a link leads a folder out of `output_dir`; one that is named outside of it is meant."""
     if not folder.absolute().is_relative_to(output_dir.absolute()) or ".." in folder.parts:
         return

@@ -1,7 +1,9 @@
-"""What a run is, kept in its checkpoints, and what may differ when it goes on."""
+"""What a run is, kept in its checkpoints and its record, and what may differ when it goes on."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from robustlab.config.occupant import EPOCHS, compared, flat, listed, with_epochs
 from robustlab.config.resolvers import identity, run_name
 from robustlab.engine.runtime import Runtime
 from robustlab.errors import ConfigError
 
-_SHOWN = 10
+HISTORY = ("extended_from", "forced")
+"""Keys of an identity that say what happened to the run on the way; not there where nothing did."""
+
+_OPTIMIZER = "optimizer._target_"
 _MUST_STAY = ("torch", "precision", "processes")
 """Circumstances under which a run must go on unless `resume=force` says otherwise. The others change last bits only."""
 
@@ -23,7 +29,7 @@ def run_identity(cfg: DictConfig, runtime: Runtime) -> dict[str, Any]:
     return {
         "run_name": run_name(cfg),
         "seed": cfg.seed,
-        "settings": _flat(identity(cfg)),
+        "settings": flat(identity(cfg)),
         "circumstances": {
             "torch": str(torch.__version__),
             "precision": runtime.precision,
@@ -40,15 +46,16 @@ def check_resumable(saved: Mapping[str, Any], now: Mapping[str, Any], *, folder:
     saved, now: of `run_identity`. Raises ConfigError listing the differences where they make it another run; with
     `force` they are returned, too.
     """
-    seeds = {"seed": saved["seed"]}, {"seed": now["seed"]}
-    settings = _differences({**saved["settings"], **seeds[0]}, {**now["settings"], **seeds[1]})
-    others = _differences(saved["circumstances"], now["circumstances"])
-    refused = {**settings, **{name: text for name, text in others.items() if name in _MUST_STAY}}
-    if refused and not force:
-        listed = [f"\n  {text}" for text in refused.values()]
-        more = f"\n  and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    others = compared(saved["circumstances"], now["circumstances"])
+    refused = {**_changed(saved, now), **{name: text for name, text in others.items() if name in _MUST_STAY}}
+    if force and saved["settings"].get(_OPTIMIZER) != now["settings"].get(_OPTIMIZER):
         raise ConfigError(
-            f"{folder} holds a run that was saved with other settings or circumstances:{''.join(listed[:_SHOWN])}{more}"
+            f"{folder}: resume=force cannot hand the state of one optimizer to another ({refused[_OPTIMIZER]}); start "
+            "anew with resume=false, or in another folder"
+        )
+    if refused and not force:
+        raise ConfigError(
+            f"{folder} holds a run that was saved with other settings or circumstances:{listed(refused)}"
             "\nStart it as before, choose another folder with paths.run_dir=..., start anew with resume=false, or go "
             "on all the same with resume=force: the result is then not that of one uninterrupted run"
         )
@@ -58,18 +65,45 @@ def check_resumable(saved: Mapping[str, Any], now: Mapping[str, Any], *, folder:
     ]
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    missing = "(not there)"
-    return {
-        name: f"{name}: {before.get(name, missing)} when it was saved, now {now.get(name, missing)}"
-        for name in sorted({*before, *now})
-        if before.get(name, missing) != now.get(name, missing)
-    }
+def history(saved: Mapping[str, Any], now: Mapping[str, Any], cfg: DictConfig) -> dict[str, list[Any]]:
+    """Return `extended_from` and `forced` of a run that goes on from a checkpoint, those of earlier starts included.
+
+    saved: the identity in the checkpoint; now: that of `cfg`. extended_from: the numbers of epochs that the run was
+    planned for before, where more epochs were all that changed; forced: other changes, in words.
+    """
+    past = {key: list(saved.get(key, [])) for key in HISTORY}
+    changed = _changed(saved, now)
+    if changed and is_extended(saved, cfg):
+        past["extended_from"].append(saved["settings"][EPOCHS])
+    else:
+        past["forced"] += changed.values()
+    return {key: values for key, values in past.items() if values}
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested groups by their dotted keys; lists count as leaves."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    parts = [_flat(part, f"{prefix}.{key}".lstrip(".")) for key, part in value.items()]
-    return {name: leaf for part in parts for name, leaf in part.items()}
+def has_changed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Tell whether the settings or the seed of a run differ from those in its checkpoint."""
+    return bool(_changed(saved, now))
+
+
+def is_extended(saved: Mapping[str, Any], cfg: DictConfig) -> bool:
+    """Tell whether a checkpoint is of the same run with fewer epochs."""
+    before = saved["settings"].get(EPOCHS)
+    if not isinstance(before, int) or before >= cfg.trainer.epochs or saved["seed"] != cfg.seed:
+        return False
+    return saved["settings"] == flat(identity(with_epochs(cfg, before)))
+
+
+def result_name(now: Mapping[str, Any]) -> str:
+    """Return the name under which results are grouped: that of the settings, or another one for a run with a history.
+
+    So no table takes a run that was extended for one that was trained in one go.
+    """
+    past = {key: now[key] for key in HISTORY if key in now}
+    if not past:
+        return now["run_name"]
+    digest = hashlib.sha256(json.dumps([now["run_name"], past], sort_keys=True).encode()).hexdigest()[:8]
+    return f"{now['run_name'].rpartition('-')[0]}-{digest}"
+
+
+def _changed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    return compared({"seed": saved["seed"], **saved["settings"]}, {"seed": now["seed"], **now["settings"]})

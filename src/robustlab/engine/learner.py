@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from robustlab.engine.runtime import Runtime, average_gradients, average_statistics
@@ -201,17 +202,40 @@ class Learner:
             "epochs": self.epochs,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave; a surgeon first cuts everything to the units that were left then."""
+    def load_state_dict(self, state: Mapping[str, Any], *, retune: bool = False) -> None:
+        """Take back what `state_dict` gave; a surgeon first cuts everything to the units that were left then.
+
+        retune: the saved optimizer gives its moments alone. Learning rate, weight decay and the like are those that
+        this learner's own settings and schedule have after as many updates and epochs.
+        """
+        own = self._tuning_after(state["updates"], state["epochs"]) if retune else None
         if self.surgeon is not None:
             self.surgeon.load_state_dict(state["units"])
             self._forget_shapes()
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, tuning in zip(self.optimizer.param_groups, own or [], strict=own is not None):
+            group.update(tuning)
         for name in ("scheduler", "scaler", "ema"):
             part = getattr(self, name)
-            if part is not None:
+            if part is not None and not (name == "scheduler" and own is not None):
                 part.load_state_dict(state[name])
         self.updates, self.epochs = state["updates"], state["epochs"]
         if self.updates:  # else torch warns of a scheduler that steps first: the optimizer did, before the stop
             self.optimizer._opt_called = True  # type: ignore[attr-defined]
+
+    def _tuning_after(self, updates: int, epochs: int) -> list[dict[str, Any]] | None:
+        """Advance the fresh schedule; return the optimizer's settings then, a dict for each parameter group.
+
+        None for a schedule that waits for a plateau of the loss: where it stands is in its saved state alone.
+        """
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            return None
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  as above
+        if self.scheduler is not None:
+            for update in range(1, updates + 1):
+                after_update(self.scheduler, updates=update, interval=self.interval)
+            for epoch in range(1, epochs + 1):
+                after_epoch(self.scheduler, epochs=epoch, interval=self.interval)
+        groups = self.optimizer.param_groups
+        return [{key: value for key, value in group.items() if key != "params"} for group in groups]

@@ -12,28 +12,42 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from robustlab.config.baseline import compose_baseline, has_baseline
+from robustlab.config.occupant import EPOCHS, is_done, plain, refusal
 from robustlab.config.overlays import value_notes
 from robustlab.data.module import Data
 from robustlab.engine.build import build_data, build_method
-from robustlab.engine.checkpoint import Checkpoints
-from robustlab.engine.describe import describe, plain
+from robustlab.engine.checkpoint import Checkpoints, seed_global_streams
+from robustlab.engine.describe import describe
 from robustlab.engine.ending import errors_recorded, record_ending
 from robustlab.engine.environment import explained
-from robustlab.engine.folder import prepare_folder, read_results
-from robustlab.engine.identity import check_resumable, run_identity
+from robustlab.engine.extension import refuse_extension, reopen
+from robustlab.engine.folder import prepare_folder, read_results, refuse_detour, set_results_aside
+from robustlab.engine.identity import (
+    HISTORY,
+    check_resumable,
+    has_changed,
+    history,
+    is_extended,
+    result_name,
+    run_identity,
+)
 from robustlab.engine.lock import locked
 from robustlab.engine.loop import fit
 from robustlab.engine.measured import check_metric
+from robustlab.engine.preflight import CPU, check_beside, check_parts
 from robustlab.engine.runtime import Runtime
 from robustlab.engine.selection import rules_for
 from robustlab.engine.session import Session, Settings, check_space, restore
 from robustlab.engine.signals import StopFlag, StoppedEarly
 from robustlab.engine.world import World
-from robustlab.errors import EXIT_PREEMPTED, PeerError
-from robustlab.files import remove_temporary, write_json
+from robustlab.errors import EXIT_PREEMPTED, ConfigError, PeerError
+from robustlab.files import made, remove_temporary, write_json
+from robustlab.methods.base import Method
 from robustlab.tracking.base import Trackers, selection_summary
 from robustlab.tracking.console import make_console, say, warn
 from robustlab.tracking.groups import group_record, print_group_table
+from robustlab.tracking.noise import noise_line
 from robustlab.tracking.progress import Progress
 from robustlab.tracking.summary import print_summary
 
@@ -62,33 +76,30 @@ def run(
     other overrides in the same setting; given, the method named by `compare` is run too and shown in the summary.
     flags: what the command line had beside the overrides, for the commands that the summary suggests.
     """
-    outcome = run_one(cfg, overrides, group=group)
+    beside = None
+    if compose_again is not None and has_baseline(cfg):
+        beside = compose_baseline(compose_again, cfg, overrides)
+        _refuse_occupied(beside[0])
+        check_beside(beside[0], cfg, None, CPU)
+    outcome = run_one(cfg, overrides, group=group, beside=beside and beside[0])
     if outcome.results is None:
         return outcome.exit_code
     baseline, was_finished = None, outcome.was_finished
-    if cfg.compare and compose_again is not None and cfg.compare != cfg.method.name:
-        other = compose_again(baseline_overrides(overrides, cfg.compare))
+    if beside is not None:
+        other = beside[0]
         differs = "" if _training(other) == _training(cfg) else ", but for the training that it has in this setting"
         say(f"Now {cfg.compare} with the same settings{differs}, to compare with (compare=null leaves it out)")
-        beside = run_one(other, overrides, group=group)
-        if beside.results is None:
-            return beside.exit_code
-        baseline = beside.results
-        was_finished = was_finished and beside.was_finished
+        compared = run_one(*beside, group=group)
+        if compared.results is None:
+            return compared.exit_code
+        baseline = compared.results
+        was_finished = was_finished and compared.was_finished
     if group is not None and was_finished:
         return 0  # of what a sweep finds finished, its own line is enough
     if World.from_environment().is_main:
-        arguments = [*flags, *overrides]
-        print_summary(outcome.results, baseline, run_dir=outcome.folder, arguments=arguments)
+        named = [text for text in overrides if not text.lstrip("+").startswith("paths.run_dir=")]  # one run's own
+        print_summary(outcome.results, baseline, run_dir=outcome.folder, arguments=[*flags, *named])
     return 0
-
-
-def baseline_overrides(overrides: list[str], method: str) -> list[str]:
-    """Return the overrides of the same settings with another method: those of the method itself fall away."""
-    kept = [
-        text for text in overrides if not text.lstrip("+~").startswith(("method=", "method.", "overlay=", "compare="))
-    ]
-    return [*kept, f"method={method}", "compare=null"]
 
 
 def _training(cfg: DictConfig) -> list[Any]:
@@ -96,50 +107,106 @@ def _training(cfg: DictConfig) -> list[Any]:
     return [plain(cfg)[group] for group in ("trainer", "optimizer", "scheduler")]
 
 
-def run_one(cfg: DictConfig, overrides: list[str], *, group: str | None = None) -> Outcome:
-    """Run, resume, or find finished one configuration. Raises UserError; a signal gives exit code 85."""
+def run_one(
+    cfg: DictConfig, overrides: list[str], *, group: str | None = None, beside: DictConfig | None = None
+) -> Outcome:
+    """Run, resume, or find finished one configuration. Raises UserError; a signal gives exit code 85.
+
+    beside: the configuration that is to run next on the same data, which is checked before this one's first step.
+    """
     folder = Path(cfg.paths.run_dir).expanduser()
     with errors_recorded(folder), StopFlag() as stop, explained(cfg, folder):
         runtime = Runtime.from_config(cfg.trainer)
         with runtime.watching_peers():
-            outcome = _run_one(cfg, overrides, folder, runtime, stop, group)
-    if outcome.exit_code:
+            outcome = _run_one(cfg, overrides, folder, _Around(runtime, stop, group, beside))
+    if outcome.exit_code and folder.is_dir():  # a run that was stopped while it read its data has none
         record_ending(folder, outcome.exit_code, str(stop.name), f"stopped by {stop.name}")
     return outcome
 
 
-def _run_one(
-    cfg: DictConfig, overrides: list[str], folder: Path, runtime: Runtime, stop: StopFlag, group: str | None
-) -> Outcome:
+@dataclass(frozen=True)
+class _Around:
+    """What a run is started with beside its own settings."""
+
+    runtime: Runtime
+    stop: StopFlag
+    group: str | None
+    beside: DictConfig | None
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What a run is made of, before any file is written."""
+
+    data: Data
+    method: Method
+    settings: Settings
+
+
+def _run_one(cfg: DictConfig, overrides: list[str], folder: Path, around: _Around) -> Outcome:
+    runtime, output_dir = around.runtime, Path(cfg.paths.output_dir).expanduser()
+    if runtime.is_main:
+        _refuse_occupied(cfg)
+        refuse_detour(folder, output_dir)
     finished = runtime.gather(_finished(cfg, folder) if runtime.is_main else None)[0]  # others may see other files
     if finished is not None:
         return finished
-    if runtime.is_main:
-        prepare_folder(folder, resume=bool(cfg.resume), output_dir=Path(cfg.paths.output_dir).expanduser())
-    runtime.barrier()
-    try:
-        if not runtime.is_main:
-            return _train(cfg, overrides, folder, runtime, stop, group)
-        with locked(folder):
+    with contextlib.ExitStack() as held:
+
+        def claim() -> None:
+            if runtime.is_main:
+                held.enter_context(made(folder))
+                prepare_folder(folder, resume=bool(cfg.resume), output_dir=output_dir)
+                held.enter_context(locked(folder))
+
+        is_there = bool(cfg.resume) and folder.is_dir()
+        if is_there:
+            claim()
+        try:
+            built = _build(cfg, around)
+            if not is_there:  # a command that cannot work leaves nothing behind, and a run to be replaced in its place
+                claim()
+            runtime.barrier()
             finished = _finished(cfg, folder) if runtime.world_size == 1 else None  # by another process, just now
-            return finished or _train(cfg, overrides, folder, runtime, stop, group)
-    except StoppedEarly:
-        say(f"stopped by {stop.name} before the first step; the same command begins, or goes on, with the training")
-        return Outcome(None, folder, EXIT_PREEMPTED)
+            return finished or _train(cfg, overrides, folder, around, built)
+        except StoppedEarly:
+            name = around.stop.name
+            say(f"stopped by {name} before the first step; the same command begins, or goes on, with the training")
+            return Outcome(None, folder, EXIT_PREEMPTED)
+
+
+def _refuse_occupied(cfg: DictConfig) -> None:
+    """Raise ConfigError where another run has the folder of this one."""
+    message = refusal(Path(cfg.paths.run_dir).expanduser(), cfg)
+    if message is not None:
+        raise ConfigError(message)
 
 
 def _finished(cfg: DictConfig, folder: Path) -> Outcome | None:
-    """Return the outcome of a run that has ended before, unless it is to start anew."""
+    """Return the outcome of a run that has ended before, unless it is to start anew or to be extended."""
     results = read_results(folder) if cfg.resume else None
-    if results is None:
+    if results is None or not is_done(cfg):
         return None
     say(f"{cfg.method.name}, seed {cfg.seed}: already finished in {folder} (resume=false starts anew)")
     return Outcome(results, folder, 0, was_finished=True)
 
 
-def _train(
-    cfg: DictConfig, overrides: list[str], folder: Path, runtime: Runtime, stop: StopFlag, group: str | None
-) -> Outcome:
+def _build(cfg: DictConfig, around: _Around) -> _Built:
+    """Read the data and build the method, after all that can be checked without data; nothing is written."""
+    runtime, beside = around.runtime, around.beside
+    check_parts(cfg)
+    with around.stop.at_once() if runtime.world_size == 1 else contextlib.nullcontext():  # ranks must stop together
+        data = build_data(cfg, runtime)
+    if beside is not None:
+        check_beside(beside, cfg, data, runtime)
+    say(noise_line(data.noise_record(), samples=len(data.train_indices)))
+    method, settings = build_method(cfg, data, runtime), _settings(cfg, data)
+    check_metric(cfg.get("optimized_metric"), method, data, by_class="ig" in settings.selection)
+    return _Built(data, method, settings)
+
+
+def _train(cfg: DictConfig, overrides: list[str], folder: Path, around: _Around, built: _Built) -> Outcome:
+    runtime, stop, group, data, method = around.runtime, around.stop, around.group, built.data, built.method
     identity = run_identity(cfg, runtime)
     checkpoints = Checkpoints(folder / "checkpoints")
     if not runtime.is_main:
@@ -148,14 +215,14 @@ def _train(
     if runtime.is_main:
         remove_temporary(folder)
         runtime.barrier()
+    saved = {} if state is None else state["identity"]
     if state is not None:
-        warnings += check_resumable(state["identity"], identity, folder=folder, force=cfg.resume == "force")
+        warnings += check_resumable(saved, identity, folder=folder, force=cfg.resume == "force")
+        identity |= history(saved, identity, cfg)
     for warning in warnings:
         warn(warning)
     for note in value_notes(cfg):
         say(note)
-    with stop.at_once() if runtime.world_size == 1 else contextlib.nullcontext():  # ranks must stop together
-        data = build_data(cfg, runtime)
     _refuse_differences(
         runtime,
         {
@@ -164,14 +231,17 @@ def _train(
             "training labels": data.noise_record()["hash"],
         },
     )
+    changed, extended = bool(state) and has_changed(saved, identity), bool(state) and is_extended(saved, cfg)
+    if extended:
+        refuse_extension(method, saved, name=cfg.method.name, steps=cfg.trainer.max_steps)
     groups = group_record(data)
     if groups is not None and state is None and runtime.is_main:
         print_group_table(groups, make_console(sys.stderr))
-    method, settings = build_method(cfg, data, runtime), _settings(cfg, data)
-    check_metric(cfg.get("optimized_metric"), method, data, by_class="ig" in settings.selection)
     resolved = plain(cfg)
     if runtime.is_main:
-        describe(folder, config=resolved, overrides=overrides, data=data, warnings=warnings)
+        if extended:
+            set_results_aside(folder, epochs=saved["settings"][EPOCHS])
+        describe(folder, config=resolved, overrides=overrides, data=data, identity=identity, warnings=warnings)
     trackers = Trackers.from_config(
         cfg.tracker,
         run_dir=folder,
@@ -195,21 +265,26 @@ def _train(
                 trackers=trackers,
                 progress=progress,
                 checkpoints=checkpoints,
-                settings=settings,
+                settings=built.settings,
                 stop=stop,
                 identity=identity,
             )
             check_space(session)
             if state is not None:
-                restore(session, state)
+                restore(session, state, retune=changed)
+                if extended:
+                    reopen(session, saved)
                 say(f"resuming in {folder} at epoch {session.cursor.epoch}, step {session.cursor.step}")
+            else:
+                seed_global_streams(cfg.seed)
             signal = fit(session)
         if signal is not None:
             exit_code = EXIT_PREEMPTED
             step = session.cursor.global_step
             say(f"stopped by {signal} after step {step}, saved; the same command goes on from there")
             return Outcome(None, folder, exit_code)
-        results = _results(cfg, session, identity["run_name"], group)
+        results = _results(cfg, session, result_name(identity), group)
+        results |= {key: identity[key] for key in HISTORY if key in identity}
         results |= {} if groups is None else {"groups": groups}
         trackers.summary(selection_summary(results))
         if runtime.is_main:

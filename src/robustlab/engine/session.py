@@ -128,12 +128,16 @@ def _refuse_broken_weights(session: Session) -> None:
         )
 
 
-def restore(session: Session, state: Mapping[str, Any]) -> None:
-    """Put a session where a checkpoint left it (trackers are restored when they are built)."""
+def restore(session: Session, state: Mapping[str, Any], *, retune: bool = False) -> None:
+    """Put a session where a checkpoint left it (trackers are restored when they are built).
+
+    retune: learning rates and the like are those of the settings of now at this point, not the saved ones. Raises
+    ConfigError where the checkpoint does not fit the networks or the method.
+    """
     session.cursor = Cursor(**state["cursor"])
     for name, learner in session.method.learners.items():
         try:
-            learner.load_state_dict(state["learners"][name])
+            learner.load_state_dict(state["learners"][name], retune=retune)
         except (RuntimeError, ValueError, KeyError) as error:  # torch's ways to say that names or shapes differ
             said = "\n".join(str(error).splitlines()[:8])
             raise ConfigError(
@@ -144,7 +148,13 @@ def restore(session: Session, state: Mapping[str, Any]) -> None:
     own = ranks[session.runtime.rank if session.runtime.world_size == len(ranks) else 0]
     for name, buffers in own.get("buffers", {}).items():
         session.method.learners[name].load_buffers(buffers)
-    session.method.load_state_dict(own["method"])
+    try:
+        session.method.load_state_dict(own["method"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"the checkpoint does not fit the method of these settings ({type(error).__name__}: {error}); go on with "
+            "the method that saved it, or start anew with resume=false"
+        ) from error
     session.meter.load_state_dict(state["meter"])
     session.selection.load_state_dict(state["selection"])
     session.final = dict(state["final"])

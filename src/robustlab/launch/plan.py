@@ -53,10 +53,16 @@ def make_plan(
     """Look up where each point stands and how long those that are left may take."""
     outputs = folder.absolute().parents[1]
     overview = Overview(outputs)
-    standings = {absolute(point): overview.standing(absolute(point)) for point in points}
+    standings = {absolute(point): _standing(overview, point) for point in points}
     left = [point for point in points if not standings[absolute(point)].is_open]
     known = estimate(left, outputs)
     return Plan(folder.absolute(), settings, points, hydra_overrides, config_dirs, standings, known)
+
+
+def _standing(overview: Overview, point: Point) -> Standing:
+    """Return where a point stands; one that a finished run is to be extended to has not been started."""
+    found = overview.standing(absolute(point))
+    return Standing("not started") if found.state == "done" and not point.is_done else found
 
 
 def absolute(point: Point) -> Path:

@@ -57,10 +57,12 @@ class Overview:
 
     def standing(self, run_dir: Path) -> Standing:
         """Return where the run of a folder stands; `run_dir` is absolute. The folder need not exist."""
-        if is_done(run_dir):
-            return Standing("done")
         submitted = self.latest.get(str(run_dir))
-        if submitted and (job := (self.jobs or {}).get(submitted[1].job)):
+        job = submitted and (self.jobs or {}).get(submitted[1].job)
+        may_extend = bool(job and submitted and "resume=force" in submitted[1].overrides)
+        if is_done(run_dir) and not may_extend:  # the results may be those before the extension
+            return Standing("done")
+        if submitted and job:
             return _in_queue(job, *submitted)
         if holder := self._holder(run_dir):
             return Standing("running", f"{holder}{_reached(run_dir)}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustlab.config.compose import command_line_dirs
-from robustlab.config.points import Point, Sweep
+from robustlab.config.points import Point, Sweep, check_ahead
 from robustlab.errors import ClusterError, ConfigError
 from robustlab.launch.job import Pack
 from robustlab.launch.plan import Plan, absolute, make_plan
@@ -27,9 +27,13 @@ OF_THE_SWEEP = ("hydra/launcher=", "hydra.launcher.", "hydra/sweeper=", "hydra.s
 
 
 def plan_sweep(hydra: Hydra, sweep: Sweep) -> Plan:
-    """Plan a checked sweep whose launcher is SLURM's. Raises ConfigError where its launcher's settings are wrong."""
+    """Plan a checked sweep whose launcher is SLURM's.
+
+    Raises ConfigError where its launcher's settings are wrong, or a point could not start.
+    """
     if sweep.points is None:
         raise ConfigError("hydra/sweeper: on SLURM the points must be known when a sweep is submitted; leave it out")
+    check_ahead(sweep.points, read_data=False)
     return make_plan(
         sweep.points,
         folder=Path(str(sweep.master.hydra.sweep.dir)).expanduser(),

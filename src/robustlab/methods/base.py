@@ -90,6 +90,10 @@ class Method(ABC):
     single_process: ClassVar[str | None] = None
     """Why the method cannot share a batch with other processes, which are then refused; None = it can."""
 
+    not_extendable: ClassVar[str | None] = None
+    """Why a run cannot be given more epochs when it has ended, e.g. since its penalty follows a schedule over all of
+    them; None = it can, as long as it has one stage."""
+
     projection_dim: int | None = None
     """Width of the projection head that the method needs on its networks; None = none."""
 

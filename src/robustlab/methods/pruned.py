@@ -35,6 +35,8 @@ class PrunedNetwork(SingleNetwork):
     By itself it removes dead units every `surgery.every` updates (see `DeathSettings`) and trains with nothing else.
     """
 
+    not_extendable = "its penalty, noise and pruning are planned for all updates, and dead units go after the last"
+
     advice = "remove fewer units"
     """What to do when nothing is left."""
 

@@ -1,0 +1,209 @@
+"""Whose run a folder holds, told without importing torch, so that no command takes another run's result for its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from robustlab.config.resolvers import NOT_IDENTITY, NOT_IDENTITY_NESTED, identity, normalised, run_name
+
+IDENTITY_KEY = "identity"
+"""Key of `record.json` under which a run's identity stands."""
+
+EPOCHS = "trainer.epochs"
+_SHOWN = 8
+_UNKNOWN = "(not there)"
+
+
+@dataclass(frozen=True)
+class Occupant:
+    """The run in a folder, begun or finished.
+
+    settings: by dotted keys, the seed among them; None where nothing tells them. is_exact: they are those of
+    `resolvers.identity`, not read from config.yaml, in which paths and seeds are resolved. run_name, seed: of a
+    finished run whose settings were those of its name from beginning to end, else None. extended_from: the numbers of
+    epochs that it had been planned for before. forced: what `resume=force` changed on the way.
+    """
+
+    is_finished: bool
+    settings: Mapping[str, Any] | None
+    is_exact: bool
+    run_name: str | None
+    seed: int | None
+    extended_from: tuple[int, ...] = ()
+    forced: tuple[str, ...] = ()
+
+    @property
+    def history(self) -> str:
+        """What makes its result another one than that of an uninterrupted run, in words; empty if nothing does."""
+        parts = [f"extended from trainer.epochs={epochs}" for epochs in self.extended_from]
+        return "; ".join([*parts, *(f"changed by force ({text})" for text in self.forced)])
+
+
+def read_occupant(folder: Path) -> Occupant | None:
+    """Return the run that a folder holds, None if it holds none. A file that is damaged says nothing here."""
+    results, record = _read(folder / "results.json"), _read(folder / "record.json")
+    saved = (record or {}).get(IDENTITY_KEY) or {}
+    is_exact = isinstance(saved, Mapping) and isinstance(saved.get("settings"), Mapping)
+    config = None if is_exact else _read(folder / "config.yaml")  # older folders have their identity nowhere else
+    if results is None and record is None and config is None:
+        return None
+    settings: Mapping[str, Any] | None = None
+    if is_exact:
+        settings = {"seed": saved["seed"], **saved["settings"]}
+    elif config:
+        settings = of_resolved(config)
+    finished = results if results and results.get("finished") else {}
+    history = saved if is_exact else finished
+    extended, forced = tuple(history.get("extended_from", ())), tuple(history.get("forced", ()))
+    name, seed = (None, None) if extended or forced else (finished.get("run_name"), finished.get("seed"))
+    return Occupant(bool(finished), settings, is_exact, name, seed, extended, forced)
+
+
+def refusal(folder: Path, cfg: DictConfig) -> str | None:
+    """Return why the run of a composed configuration may not use a folder; None if it may.
+
+    A folder is free, holds the same run, or is to be started anew with `resume=false`. With `resume=force` a run that
+    is not finished goes on with other settings, and a finished one with more epochs.
+    """
+    occupant = read_occupant(folder) if cfg.resume else None
+    if occupant is None or (cfg.resume == "force" and not occupant.is_finished):
+        return None
+    differ = differences(occupant, cfg)
+    kind = "a finished run" if occupant.is_finished else "a run"
+    if differ is None:
+        return (
+            f"{folder} holds {kind} of which no file tells the settings; choose another folder with paths.run_dir=..., "
+            "or start anew there with resume=false"
+        )
+    if not differ:
+        if occupant.history and occupant.is_finished and cfg.resume != "force":
+            return (
+                f"{folder} holds a run of these settings whose result is not that of one uninterrupted run: it was "
+                f"{occupant.history}. See it with resume=force, choose another folder with paths.run_dir=..., or start "
+                "anew there with resume=false"
+            )
+        return None
+    if is_extension(occupant, cfg):
+        if cfg.resume == "force":
+            return None
+        before = (occupant.settings or {})[EPOCHS]
+        return (
+            f"{folder} holds {kind} with trainer.epochs={before}, and that {cfg.trainer.epochs} are wanted is all that "
+            "differs. "
+            "Extend it with resume=force (the result is marked extended_from), choose another folder with "
+            "paths.run_dir=..., or start anew there with resume=false"
+        )
+    went = f" (it was {occupant.history})" if occupant.history else ""
+    ways = "Choose another folder with paths.run_dir=... (by default every run has its own), "
+    ways += "or start anew there with resume=false"
+    if not occupant.is_finished:
+        ways += ", or go on all the same with resume=force: the result is then not that of one uninterrupted run"
+    return f"{folder} holds {kind} that was saved with other settings{went}:{listed(differ)}\n{ways}"
+
+
+def differences(occupant: Occupant, cfg: DictConfig) -> dict[str, str] | None:
+    """Return what differs from the settings of a composed configuration, by key and in words; None if nothing tells."""
+    seed = int(cfg.seed)
+    if occupant.run_name is not None and occupant.seed == seed and occupant.run_name == run_name(cfg):
+        return {}
+    if occupant.settings is None:
+        return None
+    if occupant.is_exact:
+        return compared(occupant.settings, {"seed": seed, **flat(identity(cfg))})
+    differ = compared(occupant.settings, of_resolved(plain(cfg)))
+    if not differ and occupant.run_name not in (None, run_name(cfg)):  # something that config.yaml does not show
+        return {"run_name": f"run_name: {occupant.run_name} when it was saved, now {run_name(cfg)}"}
+    return differ
+
+
+def is_done(cfg: DictConfig) -> bool:
+    """Tell whether a run, whose folder `refusal` has nothing against, is finished and would only be found so."""
+    folder = Path(cfg.paths.run_dir).expanduser()
+    occupant = read_occupant(folder) if cfg.resume else None
+    return occupant is not None and occupant.is_finished and not differences(occupant, cfg)
+
+
+def is_extension(occupant: Occupant, cfg: DictConfig) -> bool:
+    """Tell whether `trainer.epochs`, and what refers to it, is all that differs, and is larger now."""
+    before = (occupant.settings or {}).get(EPOCHS)
+    if not isinstance(before, int) or before >= cfg.trainer.epochs:
+        return False
+    return differences(occupant, with_epochs(cfg, before)) == {}
+
+
+def with_epochs(cfg: DictConfig, epochs: int) -> DictConfig:
+    """Return a copy of a composed configuration with another number of epochs."""
+    other = cfg.copy()
+    other._set_flag("readonly", False)
+    with open_dict(other):
+        other.trainer.epochs = epochs
+    return other
+
+
+def compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys whose values differ, each with both in words; of a group with another option, its name alone."""
+    differing = [key for key in {**before, **now} if before.get(key, _UNKNOWN) != now.get(key, _UNKNOWN)]
+    other_options = {key.removesuffix("name") for key in differing if key.endswith(".name") and key.count(".") == 1}
+    shown = [key for key in differing if f"{key.partition('.')[0]}." not in other_options or key.endswith(".name")]
+    shown.sort(key=lambda key: (key != "seed", not key.endswith(".name"), key))
+    return {key: f"{key}: {before.get(key, _UNKNOWN)} when it was saved, now {now.get(key, _UNKNOWN)}" for key in shown}
+
+
+def listed(differ: Mapping[str, str]) -> str:
+    """Return differences as indented lines, of many the first."""
+    lines = [f"\n  {text}" for text in differ.values()]
+    more = f"\n  and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    return "".join(lines[:_SHOWN]) + more
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested groups by their dotted keys; lists count as leaves."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    parts = [flat(part, f"{prefix}.{key}".lstrip(".")) for key, part in value.items()]
+    return {name: leaf for part in parts for name, leaf in part.items()}
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return the resolved configuration as plain types, without what is Hydra's own."""
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(resolved, dict)
+    resolved.pop("hydra", None)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def of_resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a resolved configuration, freed of the seed and the places that references brought in."""
+    seed, paths = config.get("seed"), config.get("paths") or {}
+    places = sorted((str(place) for place in paths.values() if place), key=len, reverse=True)
+
+    def freed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: freed(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [freed(item) for item in value]
+        if isinstance(value, str):
+            return next((value[len(place) :] for place in places if value.startswith(place)), value)
+        return value
+
+    leaves = flat(normalised({key: freed(item) for key, item in config.items() if key not in NOT_IDENTITY}))
+    kept = {key: value for key, value in leaves.items() if key not in NOT_IDENTITY_NESTED}
+    kept = {key: 0 if key.endswith(".seed") and value == seed else value for key, value in kept.items()}
+    return {"seed": seed, **kept}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content: Any = json.loads(text) if path.suffix == ".json" else OmegaConf.to_container(OmegaConf.create(text))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,162 @@
+"""What configuration and data tell of runs before the first of them starts: all that would refuse one of them later."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from robustlab.config.check import refuse
+from robustlab.config.occupant import of_resolved, plain
+from robustlab.data.base import DataSource
+from robustlab.data.module import Data
+from robustlab.engine.build import build, build_data, build_method, check_provided, make_method
+from robustlab.engine.runtime import Runtime
+from robustlab.engine.world import World
+from robustlab.errors import ConfigError, UserError
+
+_LOG = logging.getLogger(__name__)
+
+CPU = Runtime(torch.device("cpu"))
+"""Where runs are built to see whether they fit: the accelerator may be another process's."""
+
+
+def check_parts(cfg: DictConfig, *, has_data: bool = True) -> None:
+    """Raise ConfigError for what shows without reading data: values that constructors refuse, and what data lack.
+
+    has_data: the data should be on this machine; else what only its files tell is passed over.
+    """
+    method = make_method(cfg, processes=World.from_environment().size)
+    try:
+        build(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1, 1))])
+    except ValueError as error:
+        raise ConfigError(f"optimizer: {error}") from error
+    if cfg.noise.model is not None:
+        build(cfg.noise.model)
+    if method.requires:
+        try:
+            announced = _announced(build(cfg.dataset.source))
+        except UserError:
+            if has_data:
+                raise
+            return
+        check_provided(method, cfg, announced)
+
+
+def check_beside(other: DictConfig, cfg: DictConfig, data: Data | None, runtime: Runtime) -> None:
+    """Raise ConfigError where the run that `compare` names beside that of `cfg` could not start.
+
+    data: of the latter; None: only look at what shows without data.
+    """
+    with _unchanged_streams(runtime), _named(f"compare={cfg.compare} (compare=null leaves it out): "):
+        if data is None:
+            check_parts(other)
+        else:
+            build_method(other, data if _same_data(other, cfg) else build_data(other, runtime), runtime)
+
+
+def preflight(runs: Sequence[tuple[str, Mapping[str, Any]]], *, read_data: bool) -> None:
+    """Raise one ConfigError for all runs of a sweep that could not start.
+
+    runs: what names each in a message, and its plain settings. read_data: read each data set once, and build the
+    method and the networks of all runs that differ in more than the seed and in rates; on the CPU, and in turn. Other
+    errors than ConfigError, of a damaged file or a lack of memory, are left to the run itself: the others can go on.
+    """
+    found: dict[str, str] = {}
+    distinct = _first_of(runs, _run_key)
+    for label, settings in distinct:
+        cfg = OmegaConf.create(dict(settings))
+        _collect(found, label, lambda cfg=cfg: check_parts(cfg, has_data=read_data))
+    unlike = _first_of(distinct, lambda settings: _run_key(settings, rates=False))
+    if read_data and not found and len(unlike) > 1:  # the first to start checks itself
+        _build_all(unlike, found)
+    refuse([f"{message} (in the point {label})" if label else message for message, label in found.items()])
+
+
+def _first_of(
+    runs: Sequence[tuple[str, Mapping[str, Any]]], key: Callable[[Mapping[str, Any]], str]
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the first run for each value of a key, in their order."""
+    first: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for label, settings in runs:
+        first.setdefault(key(settings), (label, settings))
+    return list(first.values())
+
+
+def _build_all(runs: Sequence[tuple[str, Mapping[str, Any]]], found: dict[str, str]) -> None:
+    by_data: dict[str, list[tuple[str, DictConfig]]] = {}
+    for label, settings in runs:
+        by_data.setdefault(_data_key(settings), []).append((label, OmegaConf.create(dict(settings))))
+    for sharing in by_data.values():
+        data: list[Data] = []
+        _collect(found, sharing[0][0], lambda first=sharing[0][1], data=data: data.append(build_data(first, CPU)))
+        for label, cfg in sharing if data else ():
+            _collect(found, label, lambda cfg=cfg, data=data: build_method(cfg, data[0], CPU))
+
+
+def _collect(found: dict[str, str], label: str, check: Callable[[], object]) -> None:
+    try:
+        with _unchanged_streams(CPU):
+            check()
+    except ConfigError as error:
+        found.setdefault(str(error), label)
+    except Exception as error:  # the run meets it again and says it in full, without keeping the others from running
+        _LOG.debug("%s: left to the run: %r", label, error)
+
+
+def _announced(source: DataSource) -> frozenset[str]:
+    """Return what a source provides as far as it says so without reading samples."""
+    return frozenset(source.provides) | ({"groups"} if source.task.attribute_names else frozenset())
+
+
+def _same_data(one: DictConfig, other: DictConfig) -> bool:
+    return _data_key(plain(one)) == _data_key(plain(other)) and one.seed == other.seed
+
+
+def _data_key(settings: Mapping[str, Any]) -> str:
+    """Return what tells apart the data of runs, whatever their seeds; the model counts where its features are data."""
+    groups = ("dataset", "noise", "features", *(["model"] if settings.get("features") else []))
+    own = {key: value for key, value in of_resolved(settings).items() if key.partition(".")[0] in groups}
+    return _key([own, _places(settings)])
+
+
+def _run_key(settings: Mapping[str, Any], *, rates: bool = True) -> str:
+    """Return what tells runs apart other than their seeds; without `rates`, numbers with a fraction count as alike."""
+
+    def coarse(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: coarse(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [coarse(item) for item in value]
+        return "a number" if isinstance(value, float) and not value.is_integer() else value
+
+    own = {key: value for key, value in of_resolved(settings).items() if key != "seed"}
+    return _key([own if rates else coarse(own), _places(settings)])
+
+
+def _places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings["paths"].items() if key != "run_dir"}
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+@contextlib.contextmanager
+def _named(prefix: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from error
+
+
+@contextlib.contextmanager
+def _unchanged_streams(runtime: Runtime) -> Iterator[None]:
+    """Leave torch's global random streams where they are."""
+    with torch.random.fork_rng(devices=[runtime.device] if runtime.device.type == "cuda" else []):
+        yield
