@@ -109,7 +109,9 @@ def test_an_extension_that_dies_and_goes_on_ends_with_the_same_result(tmp_path):
     broken = tmp_path / "outputs" / "broken"
     command = [*SMALL, "trainer.epochs=4", f"paths.output_dir={broken.parent}", f"paths.run_dir={broken}"]
     command += ["resume=force"]
-    process = start(command, tmp_path / "log.txt", before=partial(on_call, "robustlab.engine.checkpoint:Checkpoints.save", 3, kill))
+    process = start(
+        command, tmp_path / "log.txt", before=partial(on_call, "robustlab.engine.checkpoint:Checkpoints.save", 3, kill)
+    )
     process.join(120)
     assert process.exitcode == -9
     assert not (broken / "results.json").exists()  # what the shorter run had does not pass for the longer one's

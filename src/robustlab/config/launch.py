@@ -53,7 +53,8 @@ def launch(hydra: Hydra, overrides: list[str], *, config_name: str, multirun: bo
 
 def _refuse_folders(hydra: Hydra, cfg: DictConfig, settings: Mapping[str, Any], config_name: str) -> None:
     """Raise ConfigError where a run or the one that `compare` names may not use its folder, or the latter is wrong."""
-    own, overrides, folders = list(cfg.hydra.overrides.hydra), list(cfg.hydra.overrides.task), Folders()
+    own, overrides = _as_written(cfg.hydra.overrides.hydra), _as_written(cfg.hydra.overrides.task)
+    folders = Folders()
 
     def compose(other: list[str]) -> DictConfig:
         return without_hydra(load(hydra, [*own, *other], config_name=config_name))
@@ -129,7 +130,7 @@ def _multirun(hydra: Hydra, cfg: DictConfig, config_name: str, tally: Tally) -> 
             raise ConfigError(f"hydra.sweeper or hydra.launcher: {in_one_line(error.__cause__ or error)}") from error
     callbacks.on_multirun_start(config=cfg, config_name=config_name)
     try:
-        sweeper.sweep(arguments=list(cfg.hydra.overrides.task))
+        sweeper.sweep(arguments=_as_written(cfg.hydra.overrides.task))
     except SweepStoppedError:
         return
     except (UserError, HydraException, OmegaConfBaseException):
@@ -171,7 +172,7 @@ def run_point(cfg: DictConfig) -> int | PointOutcome:
     from hydra.core.hydra_config import HydraConfig
 
     group = sweep_group()
-    overrides = list(HydraConfig.get().overrides.task)
+    overrides = _as_written(HydraConfig.get().overrides.task)
     if group is None:
         return _engine_run(cfg, overrides, os.environ.get(SWEEP_VARIABLE))
     number, here = int(HydraConfig.get().job.num), _tally.get()
@@ -212,3 +213,10 @@ def _engine_run(cfg: DictConfig, overrides: list[str], group: str | None) -> int
     from robustlab.engine.run import run
 
     return run(cfg, overrides, group=group, compose_again=compose_again, flags=search_flags())
+
+
+def _as_written(overrides: Any) -> list[str]:
+    """Return overrides of a composed configuration with their references, which differ from point to point."""
+    from omegaconf import OmegaConf
+
+    return [str(text) for text in OmegaConf.to_container(overrides, resolve=False)]  # type: ignore[union-attr]
