@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.print(study_table(rows, args.metric, args.rule))
             return 0
         if args.list:
-            print("\n".join(point.command for point in runner.pending(args.only)))
+            for point in runner.pending(args.only):
+                print(point.command)
             return 0
         return runner.run(args.only)
     except UserError as error:
