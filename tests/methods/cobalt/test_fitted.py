@@ -32,7 +32,9 @@ def balanced(concepts: Tensor | list[list[int]], labels: Tensor | list[int], **o
         targets,
         num_concepts=int(table.max()) + 1,
         num_classes=int(targets.max()) + 1,
-        settings=SamplerSettings(**{"rare_count": 0, "rare_share": 0.0, "max_ratio": None, **options}),
+        settings=SamplerSettings(
+            **{"rare_count": 0, "rare_share": 0.0, "max_ratio": None, "tolerance": 1e-6, **options}
+        ),
     )
 
 
@@ -179,13 +181,14 @@ def test_labels_that_occur_with_a_concept_are_even_though_others_are_missing():
     assert float(within[0]) == pytest.approx(float(within[1]), rel=1e-3)
 
 
-def test_concepts_that_exclude_each_other_s_balance_are_found_after_finitely_many_rounds():
+@pytest.mark.parametrize("options", [{"iterations": 200}, {}, {"tolerance": 1e-3}])
+def test_concepts_that_exclude_each_other_s_balance_are_found_after_finitely_many_rounds(options):
     """All images of label 1 have concepts 0 and 1; of label 0 all have 0, half have 1.
 
     Balance of both would leave the others of label 0 undrawn.
     """
     rows = [[0, 1]] * 50 + [[0, -1]] * 50 + [[0, 1]] * 100
-    report = balanced(rows, [0] * 100 + [1] * 100, kind="fitted", iterations=200)
+    report = balanced(rows, [0] * 100 + [1] * 100, kind="fitted", **options)
     assert report.fit is not None
     assert report.fit.one_label == ()
     assert report.fit.conflicting == (1,)

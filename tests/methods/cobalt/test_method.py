@@ -206,8 +206,8 @@ def test_fitted_draws(finished, capsys):
     assert "fitted to all of them" in capsys.readouterr().err
     values = method.end_epoch(method.stages()[0], 0)
     assert "sampler/eta" not in values
-    assert values["sampler/variation"] < 1e-4 < values["sampler/variation_before"]
-    assert finished[0].report.metrics()["variation"] > 1e-3  # Algorithm 1 balances one concept at a time
+    assert values["sampler/variation"] <= 1e-3 < values["sampler/variation_before"]
+    assert finished[0].report.metrics()["variation"] > 2e-3  # Algorithm 1 balances one concept at a time
     run(method)
 
 

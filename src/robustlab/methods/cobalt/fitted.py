@@ -16,14 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+UNDRAWN = 0.01
+"""An image that is drawn less than this share as often as in uniform draws counts as one that is never drawn."""
+
 
 @dataclass(frozen=True)
 class Fit:
     """What was fitted.
 
     p: probability of each image in one draw, float64 [n], sum 1. one_label: concepts of a single label, which no draws
-    can balance. conflicting: concepts that could not be balanced together with the others within the given number of
-    rounds and were left out; usually because some images would then never be drawn. iterations: rounds of the last fit.
+    can balance. conflicting: concepts left out because balancing them together with the others would mean that some
+    images are never drawn, or takes more than the given number of rounds. iterations: rounds of the last fit.
     """
 
     p: Tensor
@@ -59,8 +62,9 @@ def fit(members: Tensor, labels: Tensor, *, tolerance: float, rounds: int) -> Fi
     """Return draws under which the labels that occur with a concept are equally likely, for all concepts.
 
     members: the concepts of each image, bool [n, K]; images without any are not drawn. labels: int64 [n]. tolerance:
-    largest total variation of a concept's labels from uniform. If the rounds do not suffice, the concept furthest from
-    uniform is left out and the rest is fitted again; this terminates because classes alone can always be balanced.
+    largest total variation of a concept's labels from uniform. If the rounds do not suffice, or images are no longer
+    drawn (`UNDRAWN`), the concept furthest from uniform is left out and the rest is fitted again; this terminates
+    because each time there is one concept fewer.
     """
     rows, place, sizes = torch.unique(
         torch.cat([members.long(), labels[:, None]], dim=1), dim=0, return_inverse=True, return_counts=True
@@ -102,8 +106,8 @@ def _project(
     Each round projects the masses onto one condition after the other. The projection onto uniform P(y | k) gives every
     label within k the geometric mean of the labels' masses, up to a common factor that keeps the sum at 1.
     """
-    mass = start / start.sum()
-    worst: int | None = None
+    uniform = start / start.sum()
+    mass, worst = uniform.copy(), None
     for done in range(1, rounds + 1):
         furthest, worst = 0.0, None
         for one in conditions:
@@ -116,4 +120,6 @@ def _project(
         mass /= mass.sum()
         if furthest <= tolerance:
             return mass, done, None
+        if (mass < UNDRAWN * uniform).any():
+            return mass, done, worst
     return mass, rounds, worst

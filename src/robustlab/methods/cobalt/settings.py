@@ -53,7 +53,7 @@ class SamplerSettings:
     kind: Literal["stepwise", "fitted"] = "stepwise"
     parametrisation: Literal["class", "image"] = "class"
     exponent: float = 0.0
-    tolerance: float = 1e-5
+    tolerance: float = 1e-3
     iterations: int = 1000
     rare_count: int = 20
     rare_share: float = 0.002
