@@ -5,7 +5,7 @@ import torch
 
 from robustlab.data.module import Data
 from robustlab.engine.evaluate import evaluate_splits
-from robustlab.metrics.groups import wilson_interval
+from robustlab.metrics.intervals import wilson_interval
 from tests.engine.planted import Planted, reader
 from tests.methods.harness import RUNTIME
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from robustlab.config.compose import compose
+from robustlab.config.resolvers import run_name
 
 
 def main() -> int:
@@ -35,7 +36,8 @@ def main() -> int:
     (folder / "record.json").write_text(json.dumps({"starts": [start]}))
     accuracy = 0.9 + 0.01 * cfg.seed + cfg.optimizer.lr
     results = {
-        "finished": True, "seconds": 1.5, "finished_at": "2026-01-01T00:00:00",
+        "finished": True, "run_name": run_name(cfg), "seed": cfg.seed,
+        "seconds": 1.5, "finished_at": "2026-01-01T00:00:00",
         "selection": {"last": {"epoch": 1, "test/accuracy": accuracy}},
         "final": {"diagnostics/beta": 1 / 3, "extrema/network1/class0_min": 0.1},
     }  # fmt: skip

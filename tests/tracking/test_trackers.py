@@ -86,7 +86,7 @@ def test_files_only_imports_neither_wandb_nor_torch(tmp_path):
 
 def test_tensorboard_without_its_package_is_a_config_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ConfigError, match=r"tensorboard.*not installed.*robustlab\[tensorboard\]"):
+    with pytest.raises(ConfigError, match=r"tensorboard.*not installed.*uv sync --extra tensorboard"):
         build(tmp_path, {"wandb": {"mode": "disabled"}, "tensorboard": {"enabled": True}})
 
 

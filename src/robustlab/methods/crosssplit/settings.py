@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from robustlab.config.kinds import Range
 from robustlab.errors import ConfigError
 from robustlab.methods.checks import at_least, choose
 
@@ -31,7 +32,7 @@ class SplitSettings:
 class WarmupSettings:
     """Epochs of plain training, equation (9); "auto": see `Schedule.of`. batch_size: null = twice the labelled one."""
 
-    epochs: int | Literal["auto"] = 10
+    epochs: Annotated[int, Range(low=0)] | Literal["auto"] = 10
     data: Literal["own_half", "full"] = "own_half"
     batch_size: int | None = None
     neg_entropy: float | Literal["auto"] = "auto"
@@ -143,7 +144,7 @@ class LossSettings:
     lambda_u: "auto" = see `Schedule.of`.
     """
 
-    lambda_u: float | Literal["auto"] = 30.0
+    lambda_u: Annotated[float, Range(low=0)] | Literal["auto"] = 30.0
     ramp_epochs: float = 16
     lambda_c: float = 0.025
     tau: float = 0.05
