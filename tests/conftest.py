@@ -1,7 +1,9 @@
 """Fixtures shared by all tests."""
 
 import os
+import signal
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,17 @@ def pytest_configure() -> None:
     # Suggested commands are then the same however the tests were started: `train` is on the PATH, not run by uv.
     os.environ["PATH"] = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
     os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Let signals through again that a command held back until its end: the process of the tests goes on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, ()) - before
+    while held and signal.sigtimedwait(held, 0):
+        pass
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @pytest.fixture
