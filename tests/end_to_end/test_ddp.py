@@ -111,7 +111,7 @@ def test_processes_that_were_started_with_other_settings_are_refused(tmp_path):
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
     processes = [
         start(
-            [*ERM, f"seed={rank}", f"paths.output_dir={tmp_path / 'out'}"],
+            [*ERM, "noise=symmetric", f"seed={rank}", f"paths.output_dir={tmp_path / 'out'}"],
             tmp_path / f"rank{rank}.txt",
             {**shared, "RANK": str(rank)},
         )

@@ -13,6 +13,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 
 from robustlab.config.compose import compose
+from robustlab.methods.crosssplit.record import PER_SAMPLE
 from tests.methods import rank_program
 from tests.methods.rank_program import BATCH, Case
 
@@ -66,7 +67,7 @@ SHORT = {
     "latest": 0.5,
 }
 """Values of a method's settings, where it has them, that let everything happen within two epochs."""
-PER_RANK = {f"record/{name}" for name in ("divergence", "soft", "guess")}
+PER_RANK = {f"record/{name}" for name in PER_SAMPLE}
 """State of CrossSplit that each rank has for its own rows, and less than anything elsewhere."""
 TOLERANCE = 5e-4
 """Relative and absolute. Sums in another order grow to half of it in the steps of a case; a share of a batch that is
