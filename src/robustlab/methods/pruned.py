@@ -13,20 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustlab.data.base import Batch
-from robustlab.errors import ConfigError, NumericalError
+from robustlab.errors import ConfigError
 from robustlab.methods.base import Context, Position, Stage, settings
 from robustlab.methods.checks import within
 from robustlab.methods.memorisation import DiagnosticsSettings
 from robustlab.methods.single import SingleNetwork
-from robustlab.pruning.collapse import severing_sets
+from robustlab.pruning.collapse import refuse_collapse
 from robustlab.pruning.death import DeathReport, DeathSettings, find_dead
 from robustlab.pruning.record import Record
 from robustlab.pruning.samples import Samples
 from robustlab.pruning.settings import SurgerySettings
 from robustlab.pruning.units import units_of
-
-FEW = 8
-"""Images that are enough to find out whether the network depends on them at all."""
 
 
 class PrunedNetwork(SingleNetwork):
@@ -132,7 +129,7 @@ class PrunedNetwork(SingleNetwork):
         )
         facts = {"samples": float(most), "samples_before": float(few), "wrongly_dead": float(wrong)}
         removed = 0
-        if self._is_news(report.dead):
+        if self.surgeon.is_news(report.dead):
             learner, images = self.learners["network"], self.death.final_num_samples
             before = self._samples.classes(learner.inference_network, images)
             removed = self.prune(report.dead, reason="final", t=t, constants=report.constants)
@@ -155,12 +152,13 @@ class PrunedNetwork(SingleNetwork):
         Nothing happens if these units are known to be dead already. Raises `NumericalError` if no path from the images
         to the classifier would be left.
         """
-        if not self._is_news(dead):
+        if not self.surgeon.is_news(dead):
             return 0
-        images = next(iter(self.death_batches(self.death.num_samples)))
-        self._refuse_collapse(dead, images, t)
+        learner, images = self.learners["network"], next(iter(self.death_batches(self.death.num_samples)))
+        masks = {name: dead.get(name, idle) for name, idle in self.surgeon.idle.items()}
+        refuse_collapse(learner.network, self.units, masks, images, t=t, advice=self.advice)
         before = self._logits(images)
-        removed = self.learners["network"].remove(dead, constants=constants)
+        removed = learner.remove(dead, constants=constants)
         self.after_surgery()
         changes = {name: float((after - before[name]).abs().max()) for name, after in self._logits(images).items()}
         self.record.note(t=t, epoch=self._epoch, reason=reason, removed=removed, **changes)
@@ -238,22 +236,6 @@ class PrunedNetwork(SingleNetwork):
         self._counted = {"pruning/dead_share": now / self.units.total}
         if once:
             self._counted["pruning/dead_overlap"] = now / once
-
-    def _is_news(self, dead: Mapping[str, Tensor]) -> bool:
-        """Return whether `dead` differs from what counts as dead already."""
-        idle, excluded = self.surgeon.idle, self.surgery.exclude
-        return any(not torch.equal(mask.cpu(), idle[name]) for name, mask in dead.items() if name not in excluded)
-
-    def _refuse_collapse(self, dead: Mapping[str, Tensor], images: Tensor, t: int) -> None:
-        learner, idle = self.learners["network"], self.surgeon.idle
-        masks = {name: dead.get(name, mask).to(images.device) for name, mask in idle.items()}
-        cut = severing_sets(learner.network, self.units, masks, images[:FEW])
-        if cut:
-            others = f" (and of {len(cut) - 1} more)" if len(cut) > 1 else ""
-            raise NumericalError(
-                f"all units of {cut[0]}{others} are dead at update {t}, and nothing leads around them: the network "
-                f"gives one answer to every image; {self.advice}, and run the command again"
-            )
 
     @torch.no_grad()
     def _logits(self, images: Tensor) -> dict[str, Tensor]:

@@ -8,8 +8,30 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from robustlab.errors import NumericalError
 from robustlab.pruning.scores import evaluating
 from robustlab.pruning.units import Units
+
+FEW = 8
+"""Images that are enough to find out whether the network depends on them at all."""
+
+
+def refuse_collapse(
+    network: nn.Module, units: Units, dead: Mapping[str, Tensor], images: Tensor, *, t: int, advice: str
+) -> None:
+    """Raise `NumericalError` if without the units `dead` no path from the images to the classifier is left.
+
+    dead: bool [current width] by set. images: float [B, C, H, W]. t, advice: the update, and what to do, for the
+    message.
+    """
+    masks = {name: mask.to(images.device) for name, mask in dead.items()}
+    cut = severing_sets(network, units, masks, images[:FEW])
+    if cut:
+        others = f" (and of {len(cut) - 1} more)" if len(cut) > 1 else ""
+        raise NumericalError(
+            f"all units of {cut[0]}{others} are dead at update {t}, and nothing leads around them: the network "
+            f"gives one answer to every image; {advice}, and run the command again"
+        )
 
 
 def severing_sets(network: nn.Module, units: Units, dead: Mapping[str, Tensor], images: Tensor) -> list[str]:

@@ -80,6 +80,11 @@ class Surgeon:
         """Return the share of each set's units that are removed or idle."""
         return {name: 1 - live / self.original[name] for name, live in self.live_counts().items()}
 
+    def is_news(self, dead: Mapping[str, Tensor]) -> bool:
+        """Return whether `dead`, bool [current width] by name of set, differs from what is idle already."""
+        there = {name: mask for name, mask in dead.items() if name not in self.exclude}
+        return any(not torch.equal(mask.cpu(), self.idle[name]) for name, mask in there.items())
+
     def remove(self, dead: Mapping[str, Tensor], *, constants: Mapping[str, Tensor] | None = None) -> int:
         """Remove units; return how many are physically gone that were not before.
 
