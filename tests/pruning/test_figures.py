@@ -3,6 +3,7 @@ import re
 
 import matplotlib
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from robustlab.errors import ConfigError
 from robustlab.pruning.figures import (
@@ -12,8 +13,10 @@ from robustlab.pruning.figures import (
     lines_of,
     live_units_figure,
     read_events,
+    sparsity_figure,
 )
 from robustlab.report.collect import find_runs, group_runs
+from robustlab.report.looks import look
 from tests.report.test_report import config, make_run, script_at
 
 
@@ -67,11 +70,11 @@ def test_events_that_cannot_be_read(tmp_path, content, message):
         read_events(tmp_path)
 
 
-def pruned(root, method, digest, seed, sparsity, accuracy, *, peak=0.0, optimizer="sgd"):
+def pruned(root, method, digest, seed, sparsity, accuracy, *, peak=0.0, optimizer="sgd", **changes):
     settings = config(seed, name=method, reg={"peak": peak}) | {"optimizer": {"name": optimizer, "lr": 0.1}}
     final = {"pruning/neuron_sparsity": sparsity, "pruning/weight_sparsity": sparsity**2}
     final["pruning/flops_ratio_physical"] = 1 - sparsity
-    return make_run(root, method, digest, seed, accuracy, config=settings, final=final)
+    return make_run(root, method, digest, seed, accuracy, config=settings, final=final, **changes)
 
 
 @pytest.fixture
@@ -109,6 +112,27 @@ def test_accuracy_against_sparsity(sweep, tmp_path, sparsity):
     assert "test/accuracy, %" in found
     assert sum(text.endswith(("(optimizer sgd)", "(optimizer adamw)")) for text in found) == 2
     assert any(text.lower().startswith("dense") for text in found)
+
+
+def test_methods_are_named_once_beside_the_axes_and_look_the_same_in_all(sweep):
+    for number in range(12):
+        pruned(sweep, "snap", f"cccccc{number:02d}", 0, 0.1, 0.9, optimizer=f"number{number}")
+    for dataset, digest in (("digits", "dddddddd"), ("mnist", "eeeeeeee")):
+        pruned(sweep, "magnitude", digest, 0, 0.2, 0.8, dataset=dataset)
+    groups = group_runs(find_runs(sweep)[0])
+    figure = sparsity_figure(groups)
+    FigureCanvasAgg(figure).draw()
+    first, second = figure.axes
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert len(names) == len(set(names)) == 16
+    assert not any(axis.get_legend() for axis in figure.axes)
+    frame = legend.get_window_extent()
+    assert not any(frame.overlaps(axis.get_window_extent()) for axis in figure.axes)
+    assert [bars.lines[0].get_color() for bars in first.containers] == [look(number)["color"] for number in range(15)]
+    (alone,) = second.containers
+    number = next(index for index, name in enumerate(names) if "agnitude" in name)
+    assert alone.lines[0].get_color() == look(number)["color"]
 
 
 def test_flops_are_drawn_as_the_share_that_is_saved(sweep):

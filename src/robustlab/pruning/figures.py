@@ -6,13 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robustlab.errors import ConfigError
 from robustlab.report.collect import Group
+from robustlab.report.looks import legend_beside, legend_width, look
 from robustlab.report.pruning import DENSE
 from robustlab.report.settings import flat_settings, read_config
 from robustlab.tracking.summary import METHOD_NAMES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EVENTS_FILE = "pruning.json"
 """Where a run that prunes writes its events: {"events": [...], ...}."""
@@ -24,7 +28,6 @@ SPARSITIES = {
 """What accuracy can be drawn against: the metric, and how its axis is labelled."""
 KNOBS = ("method.reg.peak", "method.target.neurons", "method.target.flops", "method.target.parameters")
 """Settings that say how much is removed: a line is a sweep over them."""
-MARKERS = "osD^vP*X<>"
 LEGEND_ROWS = 30
 
 
@@ -99,11 +102,16 @@ class Line:
 def accuracy_against_sparsity(
     groups: Sequence[Group], path: Path, *, sparsity: str = "neuron", metric: str = "test/accuracy"
 ) -> None:
-    """Draw accuracy at the last epoch against sparsity to `path`, one panel per data set, noise and model.
+    """Draw accuracy at the last epoch against sparsity to `path`; see `sparsity_figure`."""
+    _save(sparsity_figure(groups, sparsity=sparsity, metric=metric), path)
+
+
+def sparsity_figure(groups: Sequence[Group], *, sparsity: str = "neuron", metric: str = "test/accuracy") -> Figure:
+    """Return a picture of accuracy at the last epoch against sparsity, one panel per data set, noise and model.
 
     A point is a group of seeds: its mean in both directions, bars from the least to the largest. A line joins the
-    groups of a method that differ in nothing but `KNOBS`. Dense training is a horizontal line. sparsity: "neuron",
-    "weight" or "flops". Raises `ConfigError` if no run has a sparsity.
+    groups of a method that differ in nothing but `KNOBS`, and looks the same in all panels. Dense training is a
+    horizontal line. sparsity: "neuron", "weight" or "flops". Raises `ConfigError` if no run has a sparsity.
     """
     if sparsity not in SPARSITIES:
         raise ConfigError(f"sparsity is {sparsity!r}; it must be one of {', '.join(SPARSITIES)}")
@@ -111,26 +119,30 @@ def accuracy_against_sparsity(
     panels: dict[tuple[str, str, str], list[Group]] = {}
     for group in groups:
         panels.setdefault(group.setting, []).append(group)
-    panels = {
-        setting: found
+    lines = {
+        setting: lines_of(found)
         for setting, found in panels.items()
         if any(_values(group, name, metric) for group in found if group.method not in DENSE)
     }
-    if not panels:
+    if not lines:
         raise ConfigError(f"no finished run has {name} and {metric}; train one that prunes, e.g. method=demp")
     scale, unit = (100.0, ", %") if metric.rsplit("/", 1)[-1].startswith("accuracy") else (1.0, "")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.6 * len(panels), 4.0), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)
-    looks: dict[tuple[str, str], int] = {}  # a line keeps its colour in every panel
-    for axis, (setting, found) in zip(axes[0], panels.items(), strict=True):
-        for line in lines_of(found):
-            _draw(axis, line, name, metric, scale, looks.setdefault((line.method, line.suffix), len(looks)))
+    labels = list(dict.fromkeys(line.label for found in lines.values() for line in found))
+    size = (4.6 * len(lines) + legend_width(labels), max(4.0, 0.21 * len(labels) + 0.6))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(lines), squeeze=False)
+    handles: dict[str, Any] = {}
+    for axis, (setting, found) in zip(axes[0], lines.items(), strict=True):
+        for line in found:
+            drawn = _draw(axis, line, name, metric, scale, labels.index(line.label))
+            if drawn is not None:
+                handles.setdefault(line.label, drawn)
         axis.set(xlabel=label, ylabel=f"{metric}{unit}", title=", ".join(setting))
         _tidy(axis)
-        axis.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    legend_beside(figure, handles)
+    return figure
 
 
 def lines_of(groups: Sequence[Group]) -> list[Line]:
@@ -156,8 +168,11 @@ def _values(group: Group, x_name: str, y_name: str) -> list[tuple[float, float]]
     return [(1 - x if left else x, y) for x, y in pairs if x is not None and y is not None]
 
 
-def _draw(axis: Any, line: Line, x_name: str, y_name: str, scale: float, number: int) -> None:
-    """Draw one line: points with bars, or for a dense method its mean as a horizontal line in a band."""
+def _draw(axis: Any, line: Line, x_name: str, y_name: str, scale: float, number: int) -> Any:
+    """Draw one line: points with bars, or for a dense method its mean as a horizontal line in a band.
+
+    Returns what the legend shows; None where no run has the numbers.
+    """
     if line.method in DENSE:
         accuracies = [
             scale * value
@@ -165,11 +180,11 @@ def _draw(axis: Any, line: Line, x_name: str, y_name: str, scale: float, number:
             for run in group.runs.values()
             if (value := run.value(y_name, "last")) is not None
         ]
-        if accuracies:
-            mean = sum(accuracies) / len(accuracies)
-            axis.axhline(mean, color="black", linestyle=("--", "-.", ":")[number % 3], label=line.label)
-            axis.axhspan(min(accuracies), max(accuracies), color="black", alpha=0.1, linewidth=0)
-        return
+        if not accuracies:
+            return None
+        axis.axhspan(min(accuracies), max(accuracies), color="black", alpha=0.1, linewidth=0)
+        mean = sum(accuracies) / len(accuracies)
+        return axis.axhline(mean, color="black", linestyle=("--", "-.", ":")[number % 3])
     points = []
     for group in line.groups:
         pairs = _values(group, x_name, y_name)
@@ -177,11 +192,10 @@ def _draw(axis: Any, line: Line, x_name: str, y_name: str, scale: float, number:
             xs, ys = [100 * x for x, _ in pairs], [scale * y for _, y in pairs]
             points.append((sum(xs) / len(xs), sum(ys) / len(ys), xs, ys))
     if not points:
-        return
+        return None
     points.sort(key=lambda point: point[0])
-    axis.errorbar(
-        [x for x, *_ in points], [y for _, y, *_ in points], label=line.label, color=f"C{number % 10}",
-        marker=MARKERS[number % len(MARKERS)], markersize=4, capsize=2, linewidth=1.2,
+    return axis.errorbar(
+        [x for x, *_ in points], [y for _, y, *_ in points], **look(number), markersize=4, capsize=2, linewidth=1.2,
         xerr=[[x - min(xs) for x, _, xs, _ in points], [max(xs) - x for x, _, xs, _ in points]],
         yerr=[[y - min(ys) for _, y, _, ys in points], [max(ys) - y for _, y, _, ys in points]],
     )  # fmt: skip
