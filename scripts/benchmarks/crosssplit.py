@@ -17,7 +17,8 @@ from benchmarks.timing import interleave, ratio, row, spread
 from robustlab.config.compose import compose
 from robustlab.data.base import DataSource, Split, TaskSpec
 from robustlab.data.module import Data
-from robustlab.engine.build import build, build_method
+from robustlab.engine.build import build
+from robustlab.engine.build_method import build_method
 from robustlab.engine.memory import keep_freed_memory
 from robustlab.engine.runtime import Runtime
 from robustlab.methods.base import Method, Position

@@ -29,8 +29,9 @@ from robustlab.engine.checkpoint import Checkpoints
 from robustlab.engine.learner import Learner
 from robustlab.engine.loop import fit
 from robustlab.engine.runtime import Runtime
-from robustlab.engine.session import Session, Settings
+from robustlab.engine.session import Session
 from robustlab.engine.signals import StopFlag
+from robustlab.engine.trainer_settings import LoopSettings
 from robustlab.methods.base import Context, Position
 from robustlab.methods.erm import ERM
 from robustlab.tracking.base import Trackers
@@ -116,7 +117,7 @@ def _ours(batches: list[Batch], folder: Path) -> None:
                 trackers=Trackers(folder),
                 progress=progress,
                 checkpoints=Checkpoints(folder / "checkpoints"),
-                settings=Settings(selection=()),
+                settings=LoopSettings(selection=()),
                 stop=stop,
                 identity={},
             )

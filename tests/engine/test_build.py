@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
 from robustlab.config.compose import compose
 from robustlab.data.digits import Digits
 from robustlab.data.module import Data
-from robustlab.engine.build import build_data, build_method
+from robustlab.engine.build_data import build_data
+from robustlab.engine.build_method import build_method
 from robustlab.engine.runtime import Runtime
 from robustlab.errors import ConfigError
 from robustlab.methods.erm import ERM

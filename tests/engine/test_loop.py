@@ -12,8 +12,9 @@ import pytest
 from robustlab.engine.checkpoint import Checkpoints
 from robustlab.engine.learner import Learner
 from robustlab.engine.loop import fit
-from robustlab.engine.session import Session, Settings, restore
+from robustlab.engine.session import Session, restore
 from robustlab.engine.signals import StopFlag
+from robustlab.engine.trainer_settings import LoopSettings
 from robustlab.errors import NumericalError
 from robustlab.methods.base import Method, Stage
 from robustlab.methods.crosssplit import CrossSplit
@@ -87,7 +88,7 @@ def session(name: str, folder: Path, rows: list | None = None, learner: dict | N
         trackers=cast(Any, trackers),
         progress=cast(Any, Hooks()),
         checkpoints=Checkpoints(folder),
-        settings=Settings(**{"log_every": 2, "checkpoint_seconds": None, **settings}),
+        settings=LoopSettings(**{"log_every": 2, "checkpoint_seconds": None, **settings}),
         stop=StopFlag(),
         identity={},
     )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from robustlab.config.compose import compose, options
-from robustlab.engine.build import build_method
+from robustlab.engine.build_method import build_method
 from robustlab.engine.learner import Learner
 from robustlab.errors import ConfigError
 from robustlab.methods.base import Method

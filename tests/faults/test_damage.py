@@ -193,7 +193,7 @@ def test_settings_control_an_engine_that_does_not_look_mixes_two_runs(tmp_path):
 
 def blind() -> None:
     """Take away all that compares a folder's settings with those of now."""
-    replace("robustlab.engine.run:check_resumable", no_check)
+    replace("robustlab.engine.origin:check_resumable", no_check)
     for place in ("robustlab.config.folders:refusal", "robustlab.engine.run:refusal"):
         replace(place, no_refusal)
 

@@ -72,12 +72,12 @@ def test_kill_at_every_named_point_of_one_run(tmp_path):
     compare(
         "erm",
         tmp_path,
-        partial(on_call, "robustlab.engine.run:build_data", 1, kill),
+        partial(on_call, "robustlab.engine.built:read_data", 1, kill),
         partial(on_call, SAVE, 1, kill),  # before there is any checkpoint
         partial(on_call, f"{LOOP}:evaluate_splits", 1, kill),
         partial(on_call, f"{LOOP}:evaluate_splits", 2, kill),
-        partial(on_call, "robustlab.engine.run:_results", 1, kill),  # after the last step
-        partial(on_call, "robustlab.engine.run:write_json", 1, kill),
+        partial(on_call, "robustlab.engine.training:results_of", 1, kill),  # after the last step
+        partial(on_call, "robustlab.engine.training:write_json", 1, kill),
     )
     log, before = tmp_path / "again.txt", (run_folder(tmp_path / "broken") / "results.json").stat().st_mtime_ns
     assert train(arguments("erm", tmp_path / "broken"), log) == 0

@@ -71,7 +71,7 @@ def little_memory() -> None:
 def test_a_limit_of_the_address_space_is_reported_alike(tmp_path):
     log = tmp_path / "log.txt"
     large = ["model.widths=[512,512]", "trainer.batch_size=1400", "dataset.subset=1430", "trainer.epochs=1"]
-    before = partial(on_call, "robustlab.engine.run:fit", 1, little_memory)
+    before = partial(on_call, "robustlab.engine.training:fit", 1, little_memory)
     assert train(arguments("erm", tmp_path / "out", *large), log, before=before) == 4, log.read_text()
     assert "out of memory with trainer.batch_size=1400" in log.read_text()
     assert "Traceback" not in log.read_text()

@@ -20,7 +20,7 @@ POINTS = {
     "eval": "robustlab.engine.evaluate:evaluate",
     "batch": "robustlab.methods.single:SingleNetwork.predict",
     "save": "robustlab.engine.checkpoint:write_atomically",
-    "data": "robustlab.engine.build:Data",
+    "data": "robustlab.engine.build_data:Data",
 }
 STREAMING = ("dataset.storage=streaming", "dataset.workers=2")
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robustlab.engine.build import build_method
+from robustlab.engine.build_method import build_method
 from robustlab.engine.evaluate import evaluate_splits
 from robustlab.errors import ConfigError
 from robustlab.methods.base import Method

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from robustlab.config.compose import compose
-from robustlab.engine.build import build_method
+from robustlab.engine.build_method import build_method
 from robustlab.methods.base import Method
 from tests.methods.grouped import grouped_digits
 from tests.methods.harness import RUNTIME, assert_equal, run, snapshot

@@ -137,7 +137,8 @@ def test_the_test_sees_a_read(read):
 @pytest.mark.parametrize("method", ["erm", "crosssplit", "elr", "co_teaching", "demp"])
 def test_an_epoch_on_a_gpu_does_not_wait(method):
     from robustlab.config.compose import compose
-    from robustlab.engine.build import build_data, build_method
+    from robustlab.engine.build_data import build_data
+    from robustlab.engine.build_method import build_method
     from robustlab.engine.runtime import Runtime
 
     options = [f"method={method}", "trainer.device=cuda", "trainer.epochs=3", "dataset.subset=400"]

@@ -6,7 +6,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from robustlab.config.baseline import has_baseline
 from robustlab.config.check import check, inspect, refuse
 from robustlab.config.compose import CONFIG_NAME, compose_again, import_from_here, load, search_flags, without_hydra
+from robustlab.config.composer import hydra_problems
 from robustlab.config.explain import in_one_line
 from robustlab.config.folders import Folders
 from robustlab.config.metric import measured, metric_to_optimize, selects_on_test
 from robustlab.config.occupant import is_done
 from robustlab.config.outcomes import PointOutcome, SweepStoppedError, Tally, watched_launchers
-from robustlab.config.points import Sweep, check_ahead, hydra_problems, read_sweep
+from robustlab.config.points import Sweep, check_ahead, read_sweep
 from robustlab.config.resolvers import sweep_group
 from robustlab.config.rules import refuse_unwritable
 from robustlab.config.stop_signals import hold_back
@@ -88,18 +89,23 @@ def _sweep(hydra: Hydra, overrides: Sequence[str], config_name: str) -> int:
     if sweep.is_for_slurm:
         return _on_slurm(hydra, sweep, config_name)
     tally = Tally(metric=sweep.metric)
-    if sweep.points is not None:
-        named = [set(point.overrides) for point in sweep.points]
-        tally = Tally(len(named), set.intersection(*named) if len(named) > 1 else set())
-        if not all(point.is_done for point in sweep.points):
-            import_from_here()
-            hold_back()  # as before a run: this imports torch
-            check_ahead(sweep.points, read_data=True)
-    if sweep.metric is not None and selects_on_test(sweep.metric):
-        name = sweep.metric.name
-        warn(f"optimized_metric.name={name} chooses by test data, which then flatters what is chosen")
-    with _here(tally):
-        _multirun(hydra, sweep.master, config_name, tally)
+    with ExitStack() as scope:
+        if sweep.points is not None:
+            named = [set(point.overrides) for point in sweep.points]
+            tally = Tally(len(named), set.intersection(*named) if len(named) > 1 else set())
+            if not all(point.is_done for point in sweep.points):
+                import_from_here()
+                hold_back()  # as before a run: this imports torch
+                from robustlab.engine.read_data import shared_data
+
+                if sweep.is_for_here:  # else what is read would lie beside the processes that run the points
+                    scope.enter_context(shared_data())
+                check_ahead(sweep.points, read_data=True)
+        if sweep.metric is not None and selects_on_test(sweep.metric):
+            name = sweep.metric.name
+            warn(f"optimized_metric.name={name} chooses by test data, which then flatters what is chosen")
+        with _here(tally):
+            _multirun(hydra, sweep.master, config_name, tally)
     _show_table([outcome.run_dir for outcome in tally.outcomes.values() if outcome.run_dir])
     return tally.conclude()
 

@@ -1,15 +1,15 @@
-"""The points of a sweep: expanded, each composed and checked. What only values tell apart is composed once."""
+"""The points of a sweep: expanded, each composed and checked."""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from robustlab.config.baseline import has_baseline
 from robustlab.config.check import inspect, refuse
-from robustlab.config.compose import CONFIG_NAME, expand, is_group, load, without_hydra
+from robustlab.config.compose import CONFIG_NAME, expand, load
+from robustlab.config.composer import Composer
 from robustlab.config.explain import empty_sweeps, explain, intervals, no_options
 from robustlab.config.folders import Folders
 from robustlab.config.metric import Metric, metric_to_optimize, searches
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
 
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+"""The `_target_` of Hydra's own launcher."""
+
 SLURM_LAUNCHER = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
 """The `_target_` by which `hydra.launcher` names SLURM: that of Hydra's submitit plugin, whose keys are understood."""
-
-NOT_USED = {"run.dir": ".", "sweep.subdir": ".", "output_subdir": None, "job.chdir": False}
-"""Settings of Hydra's that choose folders, and what they must stay."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ class Sweep:
     points: list[Point] | None
     hydra_overrides: list[str]
     metric: Metric | None = None
+
+    @property
+    def is_for_here(self) -> bool:
+        """Whether its points run in this process, one after the other."""
+        return self.master.hydra.launcher.get("_target_") == BASIC_LAUNCHER
 
     @property
     def is_for_slurm(self) -> bool:
@@ -197,7 +202,7 @@ def checked(
     """
     from hydra.errors import HydraException
 
-    compose, found, good = _Composer(hydra, hydra_overrides, config_name), dict[str, str](), list[Point]()
+    compose, found, good = Composer(hydra, hydra_overrides, config_name), dict[str, str](), list[Point]()
     folders = Folders()
     for point in points:
         try:
@@ -219,63 +224,3 @@ def checked(
     for point in good:
         refuse_unwritable(point.settings)
     return good
-
-
-def hydra_problems(cfg: DictConfig) -> list[str]:
-    """Return a message for each setting of Hydra's that would put a run's files elsewhere than the run itself does."""
-    return [
-        f"hydra.{key} is not used: the run folder follows from the settings; choose where runs go with "
-        "paths.output_dir=<folder>, or name one run's folder below it with paths.run_dir=<folder>"
-        for key, expected in NOT_USED.items()
-        if _written(cfg.hydra, key) != expected
-    ]
-
-
-def _written(node: DictConfig, key: str) -> Any:
-    """Return the value at a dotted key as it is written: what it refers to may only be there inside a job."""
-    group, _, name = key.rpartition(".")
-    for part in group.split(".") if group else ():
-        node = node[part]
-    found = node._get_node(name)
-    return None if found is None else found._value()
-
-
-class _Composer:
-    """Composes points. Of those with the same options, the files are read and merged once.
-
-    Hydra needs 50 ms or more for a configuration, and 1 ms for the values that are set in one that is there.
-    """
-
-    def __init__(self, hydra: Hydra, hydra_overrides: Sequence[str], config_name: str) -> None:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
-        self.hydra, self.hydra_overrides, self.config_name = hydra, list(hydra_overrides), config_name
-        self.parser = OverridesParser.create()
-        self.bases: dict[tuple[str, ...], tuple[bytes, list[str]]] = {}
-
-    def __call__(self, point: Sequence[str]) -> tuple[DictConfig, list[str]]:
-        """Return the configuration without the node `hydra`, and what is wrong with that node.
-
-        Raises the exceptions of `load`.
-        """
-        from hydra._internal.config_loader_impl import ConfigLoaderImpl
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
-        parsed = self.parser.parse_overrides(list(point))
-        of_values = [one.package is None and not is_group(one.key_or_group) for one in parsed]
-        values = [one for one, is_value in zip(parsed, of_values, strict=True) if is_value]
-        options = tuple(text for text, is_value in zip(point, of_values, strict=True) if not is_value)
-        if options not in self.bases:
-            cfg = self._load(options)
-            self.bases[options] = pickle.dumps(without_hydra(cfg)), hydra_problems(cfg)
-        stored, messages = self.bases[options]
-        cfg = pickle.loads(stored)
-        try:
-            ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
-        except (HydraException, OmegaConfBaseException):
-            cfg = without_hydra(self._load(point))  # raises the same, in the words of the usual way
-        return cfg, messages
-
-    def _load(self, overrides: Sequence[str]) -> DictConfig:
-        return load(self.hydra, [*self.hydra_overrides, *overrides], config_name=self.config_name)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,8 +16,11 @@ from robustlab.config.check import refuse
 from robustlab.config.occupant import of_resolved, plain
 from robustlab.data.base import DataSource
 from robustlab.data.module import Data
-from robustlab.engine.build import build, build_data, build_method, check_provided, make_method
-from robustlab.engine.runtime import Runtime
+from robustlab.engine.build import build
+from robustlab.engine.build_data import build_data
+from robustlab.engine.build_method import build_method, check_provided, make_method
+from robustlab.engine.read_data import read_data
+from robustlab.engine.runtime import Runtime, wants_channels_last
 from robustlab.engine.world import World
 from robustlab.errors import ConfigError, UserError
 
@@ -92,11 +96,15 @@ def _build_all(runs: Sequence[tuple[str, Mapping[str, Any]]], found: dict[str, s
     by_data: dict[str, list[tuple[str, DictConfig]]] = {}
     for label, settings in runs:
         by_data.setdefault(_data_key(settings), []).append((label, OmegaConf.create(dict(settings))))
-    for sharing in by_data.values():
-        data: list[Data] = []
-        _collect(found, sharing[0][0], lambda first=sharing[0][1], data=data: data.append(build_data(first, CPU)))
+    for sharing in reversed(by_data.values()):  # so that those of the first point, which is the first to start, stay
+        first, data = sharing[0], list[Data]()
+        _collect(found, first[0], lambda cfg=first[1], data=data: data.append(read_data(cfg, _on_cpu(cfg))))
         for label, cfg in sharing if data else ():
             _collect(found, label, lambda cfg=cfg, data=data: build_method(cfg, data[0], CPU))
+
+
+def _on_cpu(cfg: DictConfig) -> Runtime:
+    return replace(CPU, channels_last=wants_channels_last(cfg.trainer))
 
 
 def _collect(found: dict[str, str], label: str, check: Callable[[], object]) -> None:

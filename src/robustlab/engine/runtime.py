@@ -48,6 +48,14 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
     return wanted
 
 
+def wants_channels_last(trainer: Any) -> bool:
+    """Return what `trainer.channels_last` means.
+
+    "auto" is yes everywhere: on a CPU, too, small convolutional networks are up to 1.5 times faster.
+    """
+    return trainer.channels_last == "auto" or bool(trainer.channels_last)
+
+
 @dataclass(frozen=True)
 class Runtime:
     """The resolved choices of `trainer` that concern the machine."""
@@ -64,7 +72,6 @@ class Runtime:
     def from_config(cls, trainer: Any) -> Runtime:
         """Resolve `auto` values, join the other processes of the run (`World`), and set threads and determinism.
 
-        channels_last=auto means yes everywhere: on a CPU, too, small convolutional networks are up to 1.5 times faster.
         Raises ConfigError for what this machine cannot do, PeerError where the other processes cannot be reached.
         """
         world = World.from_environment()
@@ -94,8 +101,15 @@ class Runtime:
         torch.set_num_threads(trainer.threads or available_cpus(world))
         _set_determinism(trainer.deterministic, on_gpu)
         precision = resolve_precision(trainer.precision, device)
-        channels_last = trainer.channels_last == "auto" or bool(trainer.channels_last)
-        return cls(device, precision, channels_last, trainer.compile, trainer.sync_batchnorm, world.rank, world.size)
+        return cls(
+            device,
+            precision,
+            wants_channels_last(trainer),
+            trainer.compile,
+            trainer.sync_batchnorm,
+            world.rank,
+            world.size,
+        )
 
     @property
     def is_main(self) -> bool:

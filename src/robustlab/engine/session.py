@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from robustlab.engine.meter import Meter
 from robustlab.engine.runtime import Runtime
 from robustlab.engine.selection import Selection
 from robustlab.engine.signals import StopFlag
+from robustlab.engine.trainer_settings import LoopSettings
 from robustlab.errors import ConfigError, NumericalError
 from robustlab.methods.base import Method
 from robustlab.tracking.base import Trackers
@@ -31,19 +32,6 @@ class Cursor:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The part of `trainer` that the loop itself reads."""
-
-    eval_batch_size: int = 512
-    log_every: int = 20
-    evaluate_every: int = 1
-    max_steps: int | None = None
-    selection: Sequence[str] = ("last", "mean_last10", "best_test")
-    checkpoint_seconds: float | None = 120.0
-    checkpoint_steps: int | None = None
-
-
 @dataclass
 class Session:
     """What one call of `fit` works on; everything that changes is in `cursor`, `meter`, `selection` and the method."""
@@ -54,7 +42,7 @@ class Session:
     trackers: Trackers
     progress: Progress
     checkpoints: Checkpoints
-    settings: Settings
+    settings: LoopSettings
     stop: StopFlag
     identity: Mapping[str, Any]
     cursor: Cursor = field(default_factory=Cursor)

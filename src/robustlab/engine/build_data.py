@@ -1,0 +1,82 @@
+"""`Data` from a checked configuration: the source, its noise, its views, and frozen features in place of images."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from robustlab import rng
+from robustlab.config.resolvers import path_safe
+from robustlab.data.base import DataSource, TaskSpec
+from robustlab.data.decode import Decode
+from robustlab.data.frozen import FrozenFeatures
+from robustlab.data.module import Data
+from robustlab.data.transform import Transform
+from robustlab.data.views import TEST_VIEW
+from robustlab.engine.build import build, need
+from robustlab.engine.runtime import Runtime
+from robustlab.errors import ConfigError
+from robustlab.models.weights import load_weights, read_weights
+from robustlab.tracking.console import say
+
+
+def build_data(cfg: DictConfig, runtime: Runtime) -> Data:
+    """Read the data set, apply the noise model, and prepare views and loaders."""
+    dataset, noise = cfg.dataset, cfg.noise
+    views = {
+        name: [need(build(one), Transform, f"dataset.views.{name}", one._target_) for one in transforms]
+        for name, transforms in dataset.views.items()
+    }
+    decode = {
+        name: need(build(node), Decode, f"dataset.decode.{name}", node._target_)
+        for name, node in (dataset.decode or {}).items()
+    } or None
+    source: DataSource = need(build(dataset.source), DataSource, "dataset.source", dataset.source._target_)
+    source.on_error = dataset.get("on_error", "raise")
+    if source.on_error == "skip" and not source.can_skip:
+        raise ConfigError(f"dataset.on_error=skip: {dataset.name} has no image files to leave out; use raise")
+    if cfg.paths.stage is not None and dataset.storage == "resident" and runtime.is_main:
+        say("paths.stage: nothing is copied, since dataset.storage=resident reads every file once")
+    return Data(
+        source,
+        seed=cfg.seed,
+        noise=build(noise.model) if noise.model is not None else None,
+        noise_name=noise.name,
+        noise_seed=noise.seed,
+        val_fraction=dataset.val_fraction,
+        subset=dataset.subset,
+        storage=dataset.storage,
+        workers=dataset.workers,
+        views=views,
+        decode=decode,
+        device=runtime.device,
+        channels_last=runtime.channels_last,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        frozen=partial(_frozen, cfg, runtime) if cfg.get("features") else None,
+        stage=None if cfg.paths.stage is None else Path(cfg.paths.stage),
+    )
+
+
+def _frozen(cfg: DictConfig, runtime: Runtime, task: TaskSpec) -> FrozenFeatures:
+    """Return the configured model as a frozen network; weights that come from no file are a function of its seed."""
+    settings = cfg.features
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.fold(settings.seed, "init", "frozen features"))
+        network = build(cfg.model, num_classes=task.num_classes, image_shape=tuple(task.image_shape))
+    if settings.weights is not None:
+        state = read_weights(settings.weights, key="features.weights")
+        load_weights(network, state, heads=("classifier", "projection"), source=f"features.weights {settings.weights}")
+    dataset = OmegaConf.to_container(cfg.dataset, resolve=True)
+    assert isinstance(dataset, dict)
+    seen = [dataset["source"], dataset["storage"], dataset["decode"], dataset["views"].get(TEST_VIEW)]
+    return FrozenFeatures(
+        runtime.place(network),
+        name=path_safe(cfg.model.name),
+        settings=[OmegaConf.to_container(cfg.model, resolve=True), *seen],
+        cache_dir=cfg.paths.cache_dir,
+        batch_size=settings.batch_size,
+    )

@@ -1,0 +1,52 @@
+"""A method from a checked configuration, ready to train: made, checked against the data, and given its learners."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from robustlab.data.module import Data
+from robustlab.engine.build import build, need
+from robustlab.engine.new_learner import NewLearner
+from robustlab.engine.runtime import Runtime
+from robustlab.errors import ConfigError
+from robustlab.methods.base import Context, Method
+
+
+def make_method(cfg: DictConfig, *, processes: int) -> Method:
+    """Create the method from its own settings. Raises ConfigError for a bad value, or too many processes."""
+    method: Method = need(build(cfg.method), Method, "method", cfg.method._target_)
+    if method.single_process is not None and processes > 1:
+        raise ConfigError(
+            f"method={cfg.method.name} runs in one process, not in {processes}: {method.single_process}; "
+            "start it without torchrun, or with one task"
+        )
+    return method
+
+
+def check_provided(method: Method, cfg: DictConfig, provided: frozenset[str]) -> None:
+    """Raise ConfigError where the data does not provide what the method requires."""
+    missing = method.requires - provided
+    if missing:
+        raise ConfigError(
+            f"method={cfg.method.name} needs {', '.join(sorted(missing))}, which dataset={cfg.dataset.name} does not "
+            f"provide (it provides: {', '.join(sorted(provided)) or 'images and labels only'}); choose another method "
+            "or data set"
+        )
+
+
+def build_method(cfg: DictConfig, data: Data, runtime: Runtime) -> Method:
+    """Create the method, check that the data provides what it requires, and let it make its learners."""
+    method = make_method(cfg, processes=runtime.world_size)
+    check_provided(method, cfg, data.provides)
+    method.build(
+        Context(
+            task=data.task,
+            data=data,
+            runtime=runtime,
+            seed=cfg.seed,
+            epochs=cfg.trainer.epochs,
+            batch_size=cfg.trainer.batch_size,
+            new_learner=NewLearner(cfg, data.task, runtime, projection_dim=method.projection_dim),
+        )
+    )
+    return method

@@ -1,0 +1,72 @@
+"""Where a start of a run sets out from: a checkpoint, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from robustlab.engine.checkpoint import Checkpoints, seed_global_streams
+from robustlab.engine.extension import reopen
+from robustlab.engine.identity import check_resumable, has_changed, history, is_extended, run_identity
+from robustlab.engine.runtime import Runtime
+from robustlab.engine.session import Session, restore
+from robustlab.files import remove_temporary
+from robustlab.tracking.console import say
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a start finds in the run folder.
+
+    state: the content of the checkpoint, None where there is none. identity: of this start, the run's history
+    included. warnings: what differs from the starts before, for the user and the record. has_changed: settings or the
+    seed differ from those in the checkpoint. is_extended: it is of the same run with fewer epochs.
+    """
+
+    state: Mapping[str, Any] | None
+    identity: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+    has_changed: bool = False
+    is_extended: bool = False
+
+    @property
+    def saved(self) -> Mapping[str, Any]:
+        """The identity in the checkpoint; empty without one."""
+        return {} if self.state is None else self.state["identity"]
+
+
+def find_origin(cfg: DictConfig, runtime: Runtime, folder: Path, checkpoints: Checkpoints) -> Origin:
+    """Read the last checkpoint of a run. Raises ConfigError where the run must not go on from it."""
+    now = run_identity(cfg, runtime)
+    if not runtime.is_main:
+        runtime.barrier()  # reading moves damaged files aside: rank 0 comes first
+    state, warnings = checkpoints.load()
+    if runtime.is_main:
+        remove_temporary(folder)
+        runtime.barrier()
+    if state is None:
+        return Origin(None, now, tuple(warnings))
+    saved = state["identity"]
+    warnings += check_resumable(saved, now, folder=folder, force=cfg.resume == "force")
+    return Origin(
+        state,
+        now | history(saved, now, cfg),
+        tuple(warnings),
+        has_changed=has_changed(saved, now),
+        is_extended=is_extended(saved, cfg),
+    )
+
+
+def set_out(session: Session, origin: Origin, *, seed: int, folder: Path) -> None:
+    """Put a new session where its run stands."""
+    if origin.state is None:
+        seed_global_streams(seed)
+        return
+    restore(session, origin.state, retune=origin.has_changed)
+    if origin.is_extended:
+        reopen(session, origin.saved)
+    say(f"resuming in {folder} at epoch {session.cursor.epoch}, step {session.cursor.step}")
