@@ -19,7 +19,7 @@ from robustlab.study.results import read_lines
 from robustlab.study.runner import Runner
 from robustlab.study.table import study_table
 from robustlab.tracking.console import make_console
-from robustlab.tracking.summary import RULE_NAMES
+from robustlab.tracking.names import RULE_NAMES
 
 WIDE = 240
 """Columns of a table that is written to a file: variants are long, and must not be cut."""

@@ -1,6 +1,7 @@
 """Sweepers that search: they are told the metric that is to be optimised, and never the exit code of a run."""
 
 import re
+import sqlite3
 import sys
 import types
 from pathlib import Path
@@ -119,8 +120,9 @@ WRONG = {
     "no such storage": ([*MAXIMIZE, TEST, LR, "hydra.sweeper.storage=nowhere"], "Could not parse"),
     "interval without a search": (
         ["-m", LR],
-        "an interval is for a sweeper that searches, such as hydra/sweeper=optuna",
+        "an interval is for a sweeper that searches, such as -m hydra/sweeper=optuna",
     ),
+    "interval without -m": (["optimizer.lr=interval(0.01,0.1)"], "searches, such as -m hydra/sweeper=optuna; list"),
     "metric of a single run": (["optimized_metric.name=tst/accuracy"], "did you mean 'test'?"),
 }
 
@@ -154,6 +156,33 @@ def test_optuna_minimizes_when_both_say_so(engine, tmp_path):
     assert main([*OPTUNA, *options, LR, TEST]) == 0
     found = yaml.safe_load(next(tmp_path.glob("outputs/sweeps/*/optimization_results.yaml")).read_text())
     assert found["best_params"]["optimizer.lr"] == min(engine.started, key=lambda lr: abs(lr - 0.07))
+
+
+def test_a_search_that_is_stored_goes_on_where_it_stopped(engine, tmp_path):
+    engine.answer = lambda cfg: 1 - abs(cfg.optimizer.lr - 0.07)
+    stored = ["hydra.sweeper.storage=sqlite:///search.db", "hydra.sweeper.study_name=lr", "method=erm", LR, TEST]
+    assert main([*MAXIMIZE, "hydra.sweeper.n_trials=4", *stored]) == 0
+    first = list(engine.started)
+    assert len(first) == 4
+    assert main([*MAXIMIZE, "hydra.sweeper.n_trials=3", "hydra.sweeper.sampler.seed=2", *stored]) == 0
+    assert len(engine.started) == 7, "n_trials counts the trials that are added"
+    with sqlite3.connect(tmp_path / "search.db") as database:
+        values = [row[0] for row in database.execute("select value from trial_values")]
+    assert sorted(values) == pytest.approx(sorted(1 - abs(lr - 0.07) for lr in engine.started))
+    found = [yaml.safe_load(path.read_text()) for path in tmp_path.glob("outputs/sweeps/*/optimization_results.yaml")]
+    assert max(one["best_value"] for one in found) == pytest.approx(max(values))
+
+
+def test_a_sweeper_that_fails_without_a_message_is_quoted(engine, capsys, monkeypatch):
+    import optuna
+
+    def fail(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(optuna, "create_study", fail)
+    assert main([*MAXIMIZE, LR, TEST, "method=erm"]) == 2
+    written = capsys.readouterr().err
+    assert re.search(r"OptunaSweeper: AssertionError at .*test_search.py:\d+: raise AssertionError", written)
 
 
 def fails_above(limit: float):

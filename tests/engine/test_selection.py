@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from robustlab.data.module import Data
 from robustlab.engine.selection import RULES, Selection, rules_for
 from robustlab.errors import ConfigError
-from robustlab.tracking.summary import RULE_NAMES, is_oracle
+from robustlab.tracking.names import RULE_NAMES, is_oracle
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.data.toy_source import Toy
 

@@ -14,7 +14,7 @@ from robustlab.report.group_columns import with_groups
 from robustlab.report.pruning import with_pruning
 from robustlab.report.tables import FORMATS, print_terminal, render
 from robustlab.tracking.console import make_console
-from robustlab.tracking.summary import RULE_NAMES
+from robustlab.tracking.names import RULE_NAMES
 
 SUFFIXES = {".md": "markdown", ".csv": "csv"}
 

@@ -1,4 +1,4 @@
-"""What is wrong with overrides that Hydra does not compose, said so that it can be mended: all of it, nearest names."""
+"""What is wrong with overrides that Hydra does not compose, said so that it can be fixed: all of it, nearest names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from robustlab.config.check import problems
 from robustlab.config.compose import all_options, is_group, is_option, load, options, without_hydra
+from robustlab.config.hydra_messages import in_one_line, in_other_words
 from robustlab.config.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -28,26 +29,7 @@ def explain(hydra: Hydra, overrides: Sequence[str], error: Exception, *, sweep: 
     kept = [override for override in parsed if override.key_or_group.split(".")[0] not in suspects]
     if "experiment" not in suspects:
         found += _problems_if_let_through(hydra, kept)
-    return found or [_of_a_file(hydra, in_one_line(error), overrides)]
-
-
-def _of_a_file(hydra: Hydra, message: str, overrides: Sequence[str]) -> str:
-    """Say in other words what Hydra says of the defaults lists of files, which it takes for known."""
-    no_package = re.match(r"In '([^']+)': Could not override '(\w+)@[\w.]+\.\2'", message)
-    if no_package:
-        return f"{no_package[1]}.yaml: add `# @package _global_` as its first line, before `override /{no_package[2]}`"
-    twice = re.match(r"Multiple values for ([\w/]+)\.", message)
-    if twice:
-        added = next((text for text in overrides if text.startswith(f"+{twice[1]}=")), None)
-        if added:
-            return f"{added}: {twice[1]} has an option already; write {added.lstrip('+')}"
-        return f"{twice[1]} is chosen twice: in the defaults list of a file, write `- override /{twice[1]}: <option>`"
-    missing = re.match(r"In '[^']+': Could not find '([\w/]+)/([^/']+)'", message)
-    if missing:
-        there = all_options(missing[1])
-        hint = did_you_mean(missing[2], there) or f"; there is {', '.join(there) or 'none'}"
-        return f"a defaults list names {missing[1]}={missing[2]}: there is no {missing[1]} '{missing[2]}'{hint}"
-    return _with_override(message, overrides)
+    return found or [in_other_words(in_one_line(error), overrides)]
 
 
 def clashes(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
@@ -85,15 +67,6 @@ def _choices(hydra: Hydra, path: str, depth: int = 0) -> dict[str, str]:
     return found
 
 
-def _with_override(message: str, overrides: Sequence[str]) -> str:
-    """Put the override that holds a broken reference before a message that does not name the key it stands at."""
-    broken = re.match(r"Interpolation key '([^']+)' not found|Unsupported interpolation type (\w+)|Recursive", message)
-    if broken is None:
-        return message
-    name = broken[1] or broken[2] or ""
-    return next((f"{text}: {message}" for text in overrides if f"${{{name}" in text), message)
-
-
 def no_options(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
     """Return a message for each option that Hydra must not see.
 
@@ -123,20 +96,6 @@ def _no_name(hydra: Hydra, override: Override) -> str | None:
 
 def _every_group(hydra: Hydra) -> list[str]:
     return sorted({*hydra.list_all_config_groups(), *hydra.config_loader.list_groups("")})
-
-
-def in_one_line(error: BaseException) -> str:
-    """Return the message of a Hydra or OmegaConf exception, or of its cause, on one line."""
-    text = str(error)
-    if not text or text.startswith("Error merging override"):
-        text = f"{text}: {error.__cause__ or type(error).__name__}".lstrip(": ")
-    where = getattr(error, "full_key", None)
-    if where and str(where) not in text.splitlines()[0]:
-        text = f"{where}: {text}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    noise = ("full_key:", "object_type=", "reference_type=", "Search path", "Config search path", "provider=")
-    useful = [line for line in lines if not line.startswith(noise)]
-    return " ".join(useful or lines)
 
 
 def _parse(overrides: Sequence[str]) -> tuple[list[Override], list[str]]:
@@ -231,17 +190,22 @@ def empty_sweeps(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
 
 def intervals(overrides: Sequence[str]) -> list[str]:
     """Return a message for each override that names an interval, of which only a search can choose values."""
-    return [
-        f"{override.input_line}: an interval is for a sweeper that searches, such as hydra/sweeper=optuna; list the "
-        f"values instead, e.g. {override.get_key_element()}={override.value().start},{override.value().end}"  # type: ignore[union-attr]
-        for override in _parse(overrides)[0]
-        if override.is_interval_sweep()
-    ]
+    return [_interval_problem(override) for override in _parse(overrides)[0] if override.is_interval_sweep()]
+
+
+def _interval_problem(override: Override) -> str:
+    ends = override.value()
+    return (
+        f"{override.input_line}: an interval is for a sweeper that searches, such as -m hydra/sweeper=optuna; list the "
+        f"values instead, e.g. {override.get_key_element()}={ends.start},{ends.end}"  # type: ignore[union-attr]
+    )
 
 
 def _sweep_problem(override: Override) -> str | None:
     if not override.is_sweep_override():
         return None
+    if override.is_interval_sweep():
+        return _interval_problem(override)
     key, text = override.key_or_group, override.input_line or ""
     values = text.partition("=")[2]
     return f"{text}: names several values; add -m to run each of them, or write {key}=[{values}] for a list"

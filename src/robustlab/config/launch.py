@@ -15,8 +15,8 @@ from robustlab.config.baseline import has_baseline
 from robustlab.config.check import check, inspect, refuse
 from robustlab.config.compose import CONFIG_NAME, compose_again, import_from_here, load, search_flags, without_hydra
 from robustlab.config.composer import hydra_problems
-from robustlab.config.explain import in_one_line
 from robustlab.config.folders import Folders
+from robustlab.config.hydra_messages import in_one_line
 from robustlab.config.metric import measured, metric_to_optimize, selects_on_test
 from robustlab.config.occupant import is_done
 from robustlab.config.outcomes import PointOutcome, SweepStoppedError, Tally, watched_launchers

@@ -13,7 +13,7 @@ from robustlab.report.collect import Group
 from robustlab.report.looks import legend_beside, legend_width, look
 from robustlab.report.pruning import DENSE
 from robustlab.report.settings import flat_settings, read_config
-from robustlab.tracking.summary import METHOD_NAMES
+from robustlab.tracking.names import METHOD_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

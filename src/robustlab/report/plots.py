@@ -15,7 +15,7 @@ from robustlab.metrics.names import is_group_accuracy
 from robustlab.report.collect import Group, Run, find_runs, group_runs
 from robustlab.report.looks import legend_beside, legend_width, look
 from robustlab.tracking.jsonl import decode_number
-from robustlab.tracking.summary import METHOD_NAMES
+from robustlab.tracking.names import METHOD_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,7 @@ from robustlab.report.collect import Entry, Report
 from robustlab.report.settings import varying
 from robustlab.report.statistics import Estimate
 from robustlab.tracking.console import make_console
-from robustlab.tracking.summary import RULE_NAMES, is_oracle
+from robustlab.tracking.names import RULE_NAMES, is_oracle
 
 FORMATS = ("terminal", "markdown", "csv")
 CSV_COLUMNS = (

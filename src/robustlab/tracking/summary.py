@@ -18,44 +18,7 @@ from robustlab.invocation import hint, program_hint
 from robustlab.tracking.console import duration, make_console, percent
 from robustlab.tracking.groups import group_rows, measured_splits, worst_group
 from robustlab.tracking.jsonl import decode_number
-
-RULE_NAMES = {
-    "last": "last epoch",
-    "mean_last10": "mean of the last 10 evaluations",
-    "best_noisy_val": "best on the noisy validation split",
-    "avg": "best average on the validation split",
-    "ig": "best worst inferred group (without concepts: class) on the validation split",
-    "hg": "oracle: best worst group on the validation split",
-    "best_test": "oracle: best epoch chosen on the test set",
-}
-"""Selection rules in words; those that look at the test set or at group labels say so wherever they are shown."""
-METHOD_NAMES = {
-    "erm": "cross-entropy",
-    "crosssplit": "CrossSplit",
-    "elr": "ELR",
-    "co_teaching": "Co-teaching",
-    "demp": "DemP",
-    "dense": "dense training",
-    "random_pruning": "random pruning",
-    "magnitude": "magnitude pruning",
-    "slimming": "network slimming",
-    "snap": "SNAP-S",
-    "crop": "CroP-S",
-    "crop_it": "CroP-it-S",
-    "early_snap": "EarlySNAP-S",
-    "early_crop": "EarlyCroP-S",
-    "group_norm": "GroupNorm",
-    "cobalt": "CoBalT",
-    "cobalt_shuffled": "CoBalT with shuffled concepts",
-    "cobalt_image": "CoBalT with clusters of images",
-    "erm_cb": "class-balanced cross-entropy",
-    "rwg": "RWG",
-    "subg": "SUBG",
-    "groupdro": "GroupDRO",
-    "jtt": "JTT",
-    "dfr": "DFR",
-    "spectral_decoupling": "spectral decoupling",
-}
+from robustlab.tracking.names import METHOD_NAMES, RULE_NAMES, is_oracle
 
 
 def print_summary(
@@ -211,11 +174,6 @@ def _rules(results: Mapping[str, Any]) -> RenderableType | None:
         value = percent(accuracy) if worst is None else f"{percent(accuracy)}, worst group {percent(worst[1])}"
         table.add_row(Text(f"  {name}{epoch}", style), Text(value, style))
     return table
-
-
-def is_oracle(rule: str) -> bool:
-    """Whether a selection rule uses what an honest user would not have: the test set, or group labels."""
-    return RULE_NAMES.get(rule, "").startswith("oracle")
 
 
 def _last(results: Mapping[str, Any]) -> Mapping[str, Any]:
