@@ -41,6 +41,11 @@ def command_words(verb: str) -> list[str]:
     return [_from_here(Path(sys.executable)), *_module(verb)] if program is None else [*program, *words[1:]]
 
 
+def same_command(resume: object = True) -> str:
+    """Return how to call the command that goes on with a run. resume: the setting that the run was started with."""
+    return "the same command" if resume else "the same command without resume=false"
+
+
 def program_hint(name: str, *arguments: str) -> str:
     """Return a command line of another program that was installed with this one, e.g. `wandb`."""
     return shell_line([*(_program(name) or [name]), *arguments])

@@ -17,7 +17,7 @@ from robustlab.config.compose import CONFIG_NAME, import_from_here, session
 from robustlab.config.default_experiment import with_default_experiment
 from robustlab.engine.world import World
 from robustlab.errors import EXIT_PREEMPTED, ConfigError, NumericalError, UserError
-from robustlab.invocation import hint
+from robustlab.invocation import hint, same_command
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -56,7 +56,8 @@ def _main(argv: Sequence[str] | None) -> int:
             print(f"train: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        again = same_command("resume=false" not in (sys.argv[1:] if argv is None else argv))
+        print(f"train: interrupted; {again} goes on from the last checkpoint", file=sys.stderr)
         return EXIT_PREEMPTED
 
 

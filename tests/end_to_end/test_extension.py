@@ -1,6 +1,9 @@
 """A finished run that is given more epochs: it goes on, and no table takes it for a run of that length."""
 
 import json
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 
 from robustlab.report.collect import collect, find_runs, group_runs
 from tests.end_to_end.harness import assert_same_run, rows, start, train
+from tests.faults.fake_wandb import FakeWandb
 from tests.faults.injectors import kill, on_call
 
 SMALL = [
@@ -157,3 +161,27 @@ def test_force_gives_an_unfinished_run_its_new_rates_and_marks_the_result(tmp_pa
     code, said = run(tmp_path, 2, "optimizer=adam", "resume=force")
     assert code == 2
     assert "cannot hand the state of one optimizer to another" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_wandb_shows_that_a_run_was_extended_and_its_new_settings(tmp_path):
+    with FakeWandb() as server:
+        environment = {**server.environment(), "HOME": str(tmp_path), "WANDB_CONFIG_DIR": str(tmp_path)}
+        log, outputs = tmp_path / "log.txt", tmp_path / "outputs"
+        command = [*SMALL, f"paths.output_dir={outputs}", f"paths.run_dir={outputs}/x", "tracker=default"]
+        assert train([*command, "trainer.epochs=1"], log, environment) == 0, log.read_text()
+        (run,) = server.runs.values()
+        assert "extended_from" not in run.config
+        assert train([*command, "trainer.epochs=2", "resume=force"], log, environment) == 0, log.read_text()
+        (same,) = server.runs.values()
+        assert same.config["extended_from"]["value"] == [1]
+        assert same.config["trainer"]["value"]["epochs"] == 2
+    with FakeWandb() as server:  # a server that learns of the run afterwards
+        done = subprocess.run(
+            [sys.executable, "-m", "robustlab", "sync", str(outputs)],
+            env={**os.environ, **server.environment(), "HOME": str(tmp_path)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (synced,) = server.runs.values()
+        assert synced.config["extended_from"]["value"] == [1]

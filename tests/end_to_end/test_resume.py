@@ -3,11 +3,13 @@
 import json
 import random
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.harness import assert_same_run, interrupt, rows, run_folder, start, train
+from tests.faults.injectors import on_call
 
 SCHEDULE = ["trainer.epochs=4", "trainer.log_every=5", "trainer.checkpoint.every_steps=4", "dataset.subset=400"]
 METHODS = {
@@ -123,3 +125,22 @@ def test_a_diverging_run_stops_with_the_step_and_keeps_its_last_good_checkpoint(
     assert "became nan in global step" in text or "became inf in global step" in text
     assert "Traceback" not in text
     assert not (run_folder(outputs) / "results.json").exists()
+
+
+def test_a_job_that_slurm_starts_again_goes_on_with_what_resume_false_began(tmp_path):
+    """A requeued job has the same command line: it must neither start anew each time nor find the old run finished."""
+    outputs, log = tmp_path / "outputs", tmp_path / "log.txt"
+    command = ["method=erm", *SCHEDULE, f"paths.output_dir={outputs}"]
+    assert train(command, log) == 0
+    first, again = {"SLURM_JOB_ID": "77"}, {"SLURM_JOB_ID": "77", "SLURM_RESTART_COUNT": "1"}
+    other = {"SLURM_JOB_ID": "78", "SLURM_RESTART_COUNT": "1"}
+    stop = partial(on_call, "robustlab.engine.learner:Learner.step", 9, partial(signal.raise_signal, signal.SIGTERM))
+    assert train([*command, "resume=false"], log, first, stop) == 85
+    assert "the same command without resume=false goes on from there" in log.read_text()
+    log.unlink()
+    assert train([*command, "resume=false"], log, again) == 0
+    assert "resuming in" in log.read_text()
+    assert sorted(path.name for path in outputs.glob("*/seed0*")) == ["seed0", "seed0.old1"]
+    assert_same_run(*sorted(outputs.glob("*/seed0*")))
+    assert train([*command, "resume=false"], log, other) == 0  # another job's first start on this folder
+    assert sorted(path.name for path in outputs.glob("*/seed0*")) == ["seed0", "seed0.old1", "seed0.old2"]

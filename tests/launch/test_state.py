@@ -234,3 +234,55 @@ def test_every_run_is_listed_when_asked(tmp_path, monkeypatch, capsys):
     make_runs(tmp_path, 30, failed=30)
     Status(tmp_path).print(make_console(), at_most=None)
     assert capsys.readouterr().out.count("train: data damaged") == 30
+
+
+def finished(outputs, when):
+    """The results of a run that ended at a time."""
+    folder = outputs / "run0" / "seed0"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps({"finished": True, "finished_at": when}))
+
+
+BEFORE, SUBMITTED, AFTER = (f"2026-01-01T{time}+0000" for time in ("09:00:00", "10:00:00", "11:00:00"))
+
+
+def test_results_from_before_a_submission_do_not_pass_for_those_of_its_job(tmp_path, monkeypatch):
+    """As where a finished run is to be extended (resume=force), or started anew (resume=false)."""
+    made = submission(tmp_path, ["9"], when=SUBMITTED)
+    finished(tmp_path, BEFORE)
+    in_queue(monkeypatch, QueuedJob("9", "PD", 0, "Resources"))
+    assert standing(tmp_path, 0) == ("queued", "job 9: Resources")
+    in_queue(monkeypatch, QueuedJob("9", "R", 0, "None"))
+    assert standing(tmp_path, 0) == ("running", "job 9")
+    in_queue(monkeypatch)
+    assert standing(tmp_path, 0) == ("failed", "job 9 ended without a word: nothing printed")
+    end(made, 0, 2, "train: a run of 4 epochs cannot be extended")
+    ending = {"process": "", "exit_code": 2, "error": "", "message": "of an earlier start", "ended_at": BEFORE}
+    (tmp_path / "run0" / "seed0" / "exit.json").write_text(json.dumps(ending))
+    assert standing(tmp_path, 0) == ("failed", "exit code 2: train: a run of 4 epochs cannot be extended")
+
+
+def test_results_from_after_a_submission_count_whatever_the_queue_says(tmp_path, monkeypatch):
+    submission(tmp_path, ["9"], when=SUBMITTED)
+    finished(tmp_path, AFTER.replace("+0000", "+0030"))  # half past ten of Greenwich
+    in_queue(monkeypatch, QueuedJob("9", "R", 0, "None"))
+    assert standing(tmp_path, 0) == ("done", "")
+
+
+def test_a_job_that_ended_well_is_done_though_its_node_s_clock_is_late(tmp_path, monkeypatch):
+    made = submission(tmp_path, ["9"], when=SUBMITTED)
+    in_queue(monkeypatch)
+    end(made, 0, 0, "done")
+    assert standing(tmp_path, 0)[0] == "failed"  # without results nothing is done
+    finished(tmp_path, BEFORE)
+    assert standing(tmp_path, 0) == ("done", "")
+
+
+def test_the_command_of_a_run_that_was_started_anew_would_do_that_again(tmp_path, monkeypatch):
+    in_queue(monkeypatch)
+    left(tmp_path, lock=HERE, ending={"exit_code": 85, "message": "stopped by SIGINT"})
+    overrides = tmp_path / "run0" / "seed0" / "overrides.yaml"
+    overrides.write_text("- method=erm\n- resume=force\n")
+    assert standing(tmp_path, 0)[1] == "stopped by SIGINT; the same command goes on"
+    overrides.write_text("- method=erm\n- resume=false\n")
+    assert standing(tmp_path, 0)[1] == "stopped by SIGINT; the same command without resume=false goes on"

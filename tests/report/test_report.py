@@ -147,6 +147,22 @@ def test_an_extended_run_is_kept_apart_and_says_so(tmp_path):
     ]  # fmt: skip
 
 
+def test_an_extended_run_says_so_where_it_stands_alone_and_with_many_other_settings(tmp_path):
+    make_run(tmp_path / "alone", extended_from=[30])
+    assert [row[0] for row in matrix(collect(tmp_path / "alone"))[1]] == ["crosssplit, extended_from=[30]"]
+    assert "extended_from=[30]" in render(collect(tmp_path / "alone"), "csv")
+    make_run(tmp_path / "forced", forced=["optimizer.lr: 0.05 when it was saved, now 0.5"])
+    (row,) = matrix(collect(tmp_path / "forced"))[1]
+    assert row[0].startswith("crosssplit, forced=[")
+    many = tmp_path / "many"
+    for number, digest in enumerate(("11111111", "22222222")):
+        settings = config(0)
+        settings["method"] |= {f"key{key}": number for key in range(9)}
+        make_run(many, digest=digest, config=settings, **({"extended_from": [30]} if number else {}))
+    labels = [group.label for group in group_runs(find_runs(many)[0])]
+    assert ["extended_from=[30]" in label for label in labels] == [False, True]
+
+
 SGD = {"optimizer._target_": "torch.optim.SGD", "optimizer.lr": 0.1, "optimizer.momentum": 0.9}
 ADAM = {"optimizer._target_": "torch.optim.Adam", "optimizer.lr": 1e-3, "optimizer.betas": [0.9, 0.99]}
 

@@ -1,5 +1,6 @@
 """Sweeps on a real cluster: interrupted jobs go on to the same bits, alone, from a snapshot of the code."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -143,3 +144,63 @@ def test_train_m_waits_for_its_jobs_and_tells_how_each_ended(tmp_path):
     assert first.startswith("dataset=cifar10: failed, exit code 2: train: cifar10 is not in")
     assert second == "dataset=digits: done"
     assert f"robustlab status {tmp_path} --cancel" in done.stderr
+
+
+def where(run_dir: Path, outputs: Path) -> tuple[str, str]:
+    """Return what `robustlab status` knows of a run: its state and the note."""
+    standing = Status(outputs).standings[run_dir]
+    return standing.state, standing.note
+
+
+def test_a_finished_run_that_a_job_extends_is_done_only_when_the_job_has_extended_it(tmp_path):
+    outputs = tmp_path / "cluster"
+    run_dir = outputs / "x"
+    command = ["method=erm", f"paths.run_dir={run_dir}", "trainer.log_every=1"]
+    own = [*SMALL, *command, f"paths.output_dir={outputs}", "trainer.epochs=2"]
+    assert train(own, tmp_path / "short.txt") == 0
+    assert where(run_dir, outputs) == ("done", "")
+    hold = "+hydra.launcher.additional_parameters.hold=true"
+    submission = submit(outputs, *command, "trainer.epochs=60", "resume=force", hold)
+    (point,) = submission.points
+    assert where(run_dir, outputs) == ("queued", f"job {point.job}: JobHeldUser")
+    subprocess.run(["scontrol", "release", point.job], check=True)
+    wait_until(lambda: where(run_dir, outputs)[0] != "queued", "the start", tmp_path)
+    assert where(run_dir, outputs)[0] == "running"
+    wait_until(lambda: steps(run_dir) > 60, "more steps than the short run had", tmp_path)
+    subprocess.run(["scontrol", "requeue", point.job], check=True)
+    wait_until(lambda: restarted(point.job, 0), "the requeue", tmp_path)
+    assert where(run_dir, outputs)[0] in ("requeued", "running")
+    wait_until(lambda: where(run_dir, outputs)[0] not in ("requeued", "running"), "the end", tmp_path)
+    assert where(run_dir, outputs) == ("done", "")
+    results = json.loads((run_dir / "results.json").read_text())
+    assert (results["epochs"], results["extended_from"]) == (60, [2])
+
+
+def test_a_run_that_a_job_cannot_extend_has_failed_and_keeps_its_results(tmp_path):
+    outputs = tmp_path / "cluster"
+    run_dir = outputs / "x"
+    command = ["method=jtt", f"paths.run_dir={run_dir}"]
+    own = [*SMALL, *command, f"paths.output_dir={outputs}", "trainer.epochs=2"]
+    assert train(own, tmp_path / "short.txt") == 0
+    before = (run_dir / "results.json").read_bytes()
+    (point,) = submit(outputs, *command, "trainer.epochs=3", "resume=force").points
+    wait_until(lambda: where(run_dir, outputs)[0] not in ("queued", "running"), "the end", tmp_path)
+    wait_until(lambda: point.job not in jobs_now(), "the end of the job", tmp_path)
+    state, note = where(run_dir, outputs)
+    assert (state, "cannot be extended: it trains in 2 stages" in note) == ("failed", True), note
+    assert (run_dir / "results.json").read_bytes() == before
+
+
+def test_a_requeued_job_with_resume_false_starts_anew_once(tmp_path):
+    outputs = tmp_path / "cluster"
+    run_dir = outputs / "x"
+    command = ["method=erm", f"paths.run_dir={run_dir}", "trainer.log_every=1", "trainer.epochs=60"]
+    assert train([*SMALL, *command, f"paths.output_dir={outputs}"], tmp_path / "first.txt") == 0
+    (point,) = submit(outputs, *command, "resume=false").points
+    assert where(run_dir, outputs)[0] in ("queued", "running")
+    wait_until(lambda: 20 < steps(run_dir) < 300, "the new run trains", tmp_path)
+    subprocess.run(["scancel", "--signal=USR2", point.job], check=True)
+    wait_until(lambda: restarted(point.job, 0), "the requeue", tmp_path)
+    wait_until(lambda: where(run_dir, outputs)[0] == "done", "the end", tmp_path)
+    assert sorted(path.name for path in outputs.glob("x*")) == ["x", "x.old1"]
+    assert_same_run(outputs / "x", outputs / "x.old1")

@@ -128,3 +128,29 @@ def test_remarks_on_the_run_are_warnings(tmp_path):
     text = summary(tmp_path, {**RESULTS, "remarks": ["accuracy [test] fell from 70.8 %"]})
     assert "warning: accuracy [test] fell from 70.8 %\n" in text
     assert "warning" not in summary(tmp_path)
+
+
+def test_what_belongs_to_one_run_is_not_in_the_command_for_more_seeds(tmp_path):
+    once = ["resume=force", "+resume=false", "++resume=true", "paths.run_dir=outputs/x", "+paths.run_dir=y", "seed=3"]
+    more = row(summary(tmp_path, arguments=[*once, "method=elr", "trainer.epochs=8", "-m"]), "More seeds")
+    assert more == "train -m method=elr trainer.epochs=8 seed=0,1,2"
+
+
+def test_the_table_of_a_run_in_a_folder_of_ones_own_is_that_of_the_folder_it_lies_in(tmp_path):
+    text = io.StringIO()
+    print_summary(RESULTS, run_dir=tmp_path / "outputs" / "x", arguments=[], console=make_console(text))
+    assert row(text.getvalue(), "Table of all runs") == f"robustlab report {tmp_path / 'outputs'}"
+
+
+def test_a_run_that_was_extended_or_forced_says_so(tmp_path):
+    assert "extended from" not in summary(tmp_path)
+    text = summary(tmp_path, {**RESULTS, "extended_from": [20, 40], "forced": ["optimizer.lr: 1 when it was saved"]})
+    (facts,) = [line for line in text.splitlines() if line.startswith("60 epochs in")]
+    extended = "extended from trainer.epochs=20; extended from trainer.epochs=40"
+    assert f"; {extended}; changed by force (optimizer.lr: 1 when it was saved)" in facts
+
+
+def test_a_baseline_of_other_epochs_says_how_many_it_was_trained_for(tmp_path):
+    shorter = {**BASELINE, "epochs": 30}
+    assert row(summary(tmp_path, baseline=shorter), "cross-entropy, same data, 30 epochs") == "61.0 %"
+    assert "same data and epochs" not in summary(tmp_path, baseline=shorter)

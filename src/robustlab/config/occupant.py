@@ -17,6 +17,9 @@ from robustlab.config.resolvers import NOT_IDENTITY, NOT_IDENTITY_NESTED, identi
 IDENTITY_KEY = "identity"
 """Key of `record.json` under which a run's identity stands."""
 
+HISTORY = ("extended_from", "forced")
+"""Keys of an identity, and of results, that say what happened to a run on the way; not there where nothing did."""
+
 EPOCHS = "trainer.epochs"
 _SHOWN = 8
 _UNKNOWN = "(not there)"
@@ -41,10 +44,21 @@ class Occupant:
     forced: tuple[str, ...] = ()
 
     @property
+    def past(self) -> dict[str, list[Any]]:
+        """Those of `HISTORY` that there are."""
+        values = {"extended_from": list(self.extended_from), "forced": list(self.forced)}
+        return {key: value for key, value in values.items() if value}
+
+    @property
     def history(self) -> str:
         """What makes its result another one than that of an uninterrupted run, in words; empty if nothing does."""
-        parts = [f"extended from trainer.epochs={epochs}" for epochs in self.extended_from]
-        return "; ".join([*parts, *(f"changed by force ({text})" for text in self.forced)])
+        return history_in_words(self.past)
+
+
+def history_in_words(past: Mapping[str, Any]) -> str:
+    """Return what happened to a run on the way. past: anything with the keys of `HISTORY`, as far as they apply."""
+    parts = [f"extended from trainer.epochs={epochs}" for epochs in past.get("extended_from", ())]
+    return "; ".join([*parts, *(f"changed by force ({text})" for text in past.get("forced", ()))])
 
 
 def read_occupant(folder: Path) -> Occupant | None:

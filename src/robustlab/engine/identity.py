@@ -11,13 +11,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from robustlab.config.occupant import EPOCHS, compared, flat, listed, with_epochs
+from robustlab.config.occupant import EPOCHS, HISTORY, compared, flat, listed, with_epochs
 from robustlab.config.resolvers import identity, run_name
 from robustlab.engine.runtime import Runtime
 from robustlab.errors import ConfigError
-
-HISTORY = ("extended_from", "forced")
-"""Keys of an identity that say what happened to the run on the way; not there where nothing did."""
 
 _OPTIMIZER = "optimizer._target_"
 _MUST_STAY = ("torch", "precision", "processes")

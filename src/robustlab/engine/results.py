@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from robustlab.engine.identity import HISTORY, result_name
+from robustlab.config.occupant import HISTORY
+from robustlab.engine.identity import result_name
 from robustlab.engine.session import Session
 
 

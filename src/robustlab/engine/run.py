@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -15,7 +14,7 @@ from robustlab.engine.built import Around, build_run
 from robustlab.engine.ending import errors_recorded, record_ending
 from robustlab.engine.environment import explained
 from robustlab.engine.folder import prepare_folder, read_results, refuse_detour
-from robustlab.engine.lock import locked
+from robustlab.engine.lock import Holder, last_holder, locked
 from robustlab.engine.preflight import CPU, check_beside
 from robustlab.engine.read_data import shared_data
 from robustlab.engine.results import Outcome
@@ -52,10 +51,7 @@ def run(
     with shared_data():
         outcome = run_one(cfg, overrides, group=group, beside=beside and beside[0])
         if outcome.results is not None and beside is not None:
-            differs = (
-                "" if _training(beside[0]) == _training(cfg) else ", but for the training that it has in this setting"
-            )
-            say(f"Now {cfg.compare} with the same settings{differs}, to compare with (compare=null leaves it out)")
+            say(compared_line(cfg, beside[0]))
             compared = run_one(*beside, group=group, is_checked=True)
     last = compared or outcome
     if outcome.results is None or last.results is None:
@@ -63,15 +59,20 @@ def run(
     if group is not None and outcome.was_finished and last.was_finished:
         return 0  # of what a sweep finds finished, its own line is enough
     if World.from_environment().is_main:
-        named = [text for text in overrides if not text.lstrip("+").startswith("paths.run_dir=")]  # one run's own
         baseline = None if compared is None else compared.results
-        print_summary(outcome.results, baseline, run_dir=outcome.folder, arguments=[*flags, *named])
+        print_summary(outcome.results, baseline, run_dir=outcome.folder, arguments=[*flags, *overrides])
     return 0
 
 
-def _training(cfg: DictConfig) -> list[Any]:
-    """Return what an overlay of the method may have changed beside the method."""
-    return [plain(cfg)[group] for group in ("trainer", "optimizer", "scheduler")]
+def compared_line(cfg: DictConfig, other: DictConfig) -> str:
+    """Return what is said before the run of `compare`. other: its configuration.
+
+    An overlay may give the two methods different epochs, optimizers or schedules in one setting.
+    """
+    one, two = plain(cfg), plain(other)
+    same = all(one[group] == two[group] for group in ("trainer", "optimizer", "scheduler"))
+    differs = "" if same else ", but for the training that it has in this setting"
+    return f"Now {cfg.compare} with the same settings{differs}, to compare with (compare=null leaves it out)"
 
 
 def run_one(
@@ -88,6 +89,7 @@ def run_one(
     is_checked: `check_parts` has looked at this one.
     """
     folder = Path(cfg.paths.run_dir).expanduser()
+    cfg = _of_restarted_job(cfg, folder)
     with errors_recorded(folder), StopFlag() as stop, explained(cfg, folder):
         runtime = Runtime.from_config(cfg.trainer)
         with runtime.watching_peers():
@@ -95,6 +97,17 @@ def run_one(
     if outcome.exit_code and folder.is_dir():  # a run that was stopped while it read its data has none
         record_ending(folder, outcome.exit_code, str(stop.name), f"stopped by {stop.name}")
     return outcome
+
+
+def _of_restarted_job(cfg: DictConfig, folder: Path) -> DictConfig:
+    """Let a job that SLURM has started again go on with what its first start began, where that was `resume=false`."""
+    me = Holder.this_process()
+    is_restart = me.job is not None and me.restarts != "0"
+    if cfg.resume or not is_restart or not (last_holder(folder) or "").endswith(f", SLURM job {me.job}"):
+        return cfg
+    cfg = cfg.copy()
+    cfg.resume = True
+    return cfg
 
 
 def _run_one(cfg: DictConfig, overrides: list[str], folder: Path, around: Around) -> Outcome:

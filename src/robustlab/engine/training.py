@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from robustlab.config.occupant import EPOCHS, plain
+from robustlab.config.occupant import EPOCHS, HISTORY, plain
 from robustlab.config.overlays import value_notes
 from robustlab.engine.built import Around, Built
 from robustlab.engine.checkpoint import Checkpoints
@@ -23,6 +23,7 @@ from robustlab.engine.runtime import Runtime
 from robustlab.engine.session import Session, check_space
 from robustlab.errors import EXIT_PREEMPTED, PeerError
 from robustlab.files import write_json
+from robustlab.invocation import same_command
 from robustlab.tracking.base import Trackers, selection_summary
 from robustlab.tracking.console import make_console, say, warn
 from robustlab.tracking.groups import group_record, print_group_table
@@ -60,7 +61,8 @@ def train(cfg: DictConfig, overrides: list[str], folder: Path, around: Around, b
         if signal is not None:
             exit_code = EXIT_PREEMPTED
             step = session.cursor.global_step
-            say(f"stopped by {signal} after step {step}, saved; the same command goes on from there")
+            same = same_command(cfg.resume)
+            say(f"stopped by {signal} after step {step}, saved; {same} goes on from there")
             return Outcome(None, folder, exit_code)
         results = results_of(session, cfg, group=around.group, groups=groups)
         _publish(results, session, folder)
@@ -122,7 +124,7 @@ def _trackers(cfg: DictConfig, folder: Path, origin: Origin, around: Around) -> 
         cfg.tracker,
         run_dir=folder,
         run_name=f"{origin.identity['run_name']}-seed{cfg.seed}",
-        config=plain(cfg),
+        config={**plain(cfg), **{key: origin.identity[key] for key in HISTORY if key in origin.identity}},
         tags=list(cfg.tags),
         group=around.group,
         resume_state=origin.state["trackers"] if origin.state else None,

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal, get_args
@@ -15,6 +16,7 @@ from typing import Any, Literal, get_args
 from robustlab.engine.ending import read_ending
 from robustlab.engine.lock import ENDING_FILE, LOCK_FILE, OWNER_FILE, Holder, last_holder
 from robustlab.errors import EXIT_PREEMPTED
+from robustlab.invocation import same_command
 from robustlab.launch.queue import QueuedJob, queue
 from robustlab.launch.record import Submission, SubmittedPoint, log_path, read_outcome, read_submissions
 from robustlab.tracking.base import METRICS_FILE
@@ -22,6 +24,7 @@ from robustlab.tracking.base import METRICS_FILE
 State = Literal["done", "running", "queued", "requeued", "stopped", "unclear", "killed", "failed", "not started"]
 STATES: tuple[State, ...] = get_args(State)
 LOG_TAIL = 65536
+TIME = "%Y-%m-%dT%H:%M:%S%z"
 _HOLDER = re.compile(r"process (\d+) on (\S+?)(?:, SLURM job (\d+))?")
 
 
@@ -59,10 +62,10 @@ class Overview:
         """Return where the run of a folder stands; `run_dir` is absolute. The folder need not exist."""
         submitted = self.latest.get(str(run_dir))
         job = submitted and (self.jobs or {}).get(submitted[1].job)
-        may_extend = bool(job and submitted and "resume=force" in submitted[1].overrides)
-        if is_done(run_dir) and not may_extend:  # the results may be those before the extension
+        ended = finished_at(run_dir)
+        if ended is not None and not (submitted and _is_before(ended, submitted[0].submitted_at)):
             return Standing("done")
-        if submitted and job:
+        if submitted and job:  # to extend a run that was done before, or to start it anew
             return _in_queue(job, *submitted)
         if holder := self._holder(run_dir):
             return Standing("running", f"{holder}{_reached(run_dir)}")
@@ -76,7 +79,7 @@ class Overview:
         if ending is not None:
             message = _what_happened(ending.message)
             if ending.exit_code == EXIT_PREEMPTED:
-                return Standing("stopped", f"{message}{reached}; the same command goes on")
+                return Standing("stopped", f"{message}{reached}; {_same_command(run_dir)} goes on")
             return Standing("failed", f"exit code {ending.exit_code}: {message}")
         owner = _owner(run_dir)
         holder = str(owner) if owner is not None else last_holder(run_dir)
@@ -96,7 +99,9 @@ class Overview:
         if outcome is None:
             return Standing("failed", f"job {point.job} ended without a word: {last or 'nothing printed'}", point.job)
         code, ending = outcome["exit_code"], read_ending(Path(point.run_dir))
-        if ending is not None and ending.exit_code == code:
+        if code == 0 and is_done(Path(point.run_dir)):
+            return Standing("done")
+        if ending is not None and ending.exit_code == code and not _is_before(ending.ended_at, sweep.submitted_at):
             last = _what_happened(ending.message)
         if code == EXIT_PREEMPTED:
             return Standing("stopped", f"job {point.job} was not requeued", point.job)
@@ -137,6 +142,15 @@ def _reached(run_dir: Path) -> str:
         return ""
 
 
+def _same_command(run_dir: Path) -> str:
+    """Return how to call the command that a run was started with last."""
+    try:
+        overrides = (run_dir / "overrides.yaml").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        overrides = []
+    return same_command("- resume=false" not in overrides)
+
+
 def _what_happened(message: str) -> str:
     """Return the first sentence of an error: what to do about it was said when it happened."""
     return shorten(message.strip().partition("\n")[0].partition(". ")[0], 200, placeholder=" ...")
@@ -144,9 +158,23 @@ def _what_happened(message: str) -> str:
 
 def is_done(run_dir: Path) -> bool:
     """Tell whether a run folder holds the results of a finished run."""
+    return finished_at(run_dir) is not None
+
+
+def finished_at(run_dir: Path) -> str | None:
+    """Return when the results in a run folder were written, "" where they do not say; None without results."""
     try:
-        return json.loads((run_dir / "results.json").read_bytes()).get("finished") is True
-    except (OSError, ValueError):
+        results = json.loads((run_dir / "results.json").read_bytes())
+        return str(results.get("finished_at", "")) if results.get("finished") is True else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _is_before(one: str, other: str) -> bool:
+    """Tell whether one time, as written in results and records, lies before another; False where one is not known."""
+    try:
+        return datetime.strptime(one, TIME) < datetime.strptime(other, TIME)
+    except ValueError:
         return False
 
 

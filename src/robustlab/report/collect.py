@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from robustlab.config.occupant import HISTORY
 from robustlab.errors import ConfigError
 from robustlab.report.groups import group_notes
 from robustlab.report.settings import flat_settings, in_words, read_config, varying
@@ -19,8 +20,6 @@ from robustlab.tracking.jsonl import decode_number
 
 SET_ASIDE = re.compile(r".*\.old\d+")
 """Run folders that `resume=false` has moved aside."""
-HISTORY = ("extended_from", "forced")
-"""What results say of a run that was not trained in one go with one set of settings."""
 
 
 @dataclass(frozen=True)
@@ -210,13 +209,15 @@ def group_runs(runs: Sequence[Run], notes: list[str] | None = None) -> list[Grou
 def _tell_apart(groups: Sequence[Group]) -> None:
     """Name the groups of one method by the settings in which any two of them with one data set, noise and model differ.
 
-    So a setting that is swept on one data set names the runs on another one, too, and they stand in one row.
+    So a setting that is swept on one data set names the runs on another one, too, and they stand in one row. What
+    happened to runs on the way always names them: their result is not that of a run in one go, beside others or not.
     """
     settings: dict[tuple[str, str, str], list[Group]] = {}
     for group in groups:
         settings.setdefault(group.setting, []).append(group)
     several = [same for same in settings.values() if len(same) > 1]
-    keys = dict.fromkeys(key for same in several for key in varying([one.settings for one in same]))
+    differing = [key for same in several for key in varying([one.settings for one in same])]
+    keys = dict.fromkeys([*HISTORY, *differing])
     for same in settings.values():
         for group in same:
             group.variant = in_words(group.settings, [key for key in keys if key in group.settings])

@@ -17,6 +17,7 @@ from robustlab.report.group_columns import with_groups
 from robustlab.report.pruning import with_pruning
 from robustlab.report.tables import caption, matrix
 from robustlab.tracking.console import make_console, say, warn
+from robustlab.tracking.summary import above
 
 ROWS = 20
 """A longer table is cut: the whole one is a command away."""
@@ -51,5 +52,5 @@ def _print(folders: list[Path], console: Console) -> None:
     console.print()
     console.print(table)
     if len(rows) > ROWS:
-        whole = hint("report", *sorted({str(folder.parent.parent) for folder in folders}))
+        whole = hint("report", *sorted({str(above(folder)) for folder in folders}))
         console.print(f"... and {len(rows) - ROWS} more rows: {escape(whole)}", soft_wrap=True)

@@ -11,6 +11,8 @@ from robustlab.tracking.console import percent
 def noise_line(record: Mapping[str, Any], *, samples: int) -> str:
     """Return which labels a run trains on, in one line. record: of `Data.noise_record`; samples: in training."""
     wrong, name, rate = record["num_wrong"], record["name"], record["rate"]
+    if record["model"] is None and wrong == 0:
+        return f"training labels: clean (noise={name})"
     nominal = "" if rate is None else f" (nominal rate {percent(rate)})"
     head = f"training labels: noise={name}{nominal}"
     if wrong is None:

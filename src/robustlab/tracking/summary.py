@@ -14,11 +14,15 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from robustlab.config.occupant import history_in_words
 from robustlab.invocation import hint, program_hint
 from robustlab.tracking.console import duration, make_console, percent
 from robustlab.tracking.groups import group_rows, measured_splits, worst_group
 from robustlab.tracking.jsonl import decode_number
 from robustlab.tracking.names import METHOD_NAMES, RULE_NAMES, is_oracle
+
+_OF_ONE_RUN = re.compile(r"\+{0,2}(seed|resume|paths\.run_dir)=")
+"""Overrides that are meant for the run at hand: other seeds are other runs, in folders of their own."""
 
 
 def print_summary(
@@ -43,9 +47,12 @@ def print_summary(
     parts = [*measured, *_pruning(results, baseline), _labels(results), _rules(results)]
     title = f"{_method(results)} on {results['dataset']}{_noise(results)}, {results['model']}, seed {results['seed']}"
     facts = f"{results['epochs']} epochs in {duration(results['seconds'])}, {results['parameters']:,} parameters"
+    facts += f"; {past}" if (past := history_in_words(results)) else ""
     shown = Group(*[line for part in parts if part is not None for line in (part, Text())][:-1])
     if console.is_terminal:
-        console.print(Panel(shown, title=f"[bold]{escape(title)}[/]", subtitle=facts, box=box.ROUNDED, padding=(1, 2)))
+        console.print(
+            Panel(shown, title=f"[bold]{escape(title)}[/]", subtitle=escape(facts), box=box.ROUNDED, padding=(1, 2))
+        )
     else:
         with console.capture() as capture:
             console.print(shown)
@@ -182,15 +189,20 @@ def _last(results: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _next_steps(run_dir: Path, arguments: Sequence[str]) -> list[tuple[str, str]]:
     """Where the run is and which commands come next, each copyable as it stands."""
-    words = [word for word in arguments if word not in ("-m", "--multirun") and not re.match(r"\+?seed=", word)]
+    words = [word for word in arguments if word not in ("-m", "--multirun") and not _OF_ONE_RUN.match(word)]
     steps = [
         ("Run folder", str(run_dir)),
         ("More seeds", hint("train", "-m", *words, "seed=0,1,2")),
-        ("Table of all runs", hint("report", str(run_dir.parent.parent))),
+        ("Table of all runs", hint("report", str(above(run_dir)))),
     ]
     segment = offline_segment(run_dir)
     upload = [] if segment is None else [("Upload to W&B", program_hint("wandb", "sync", str(segment)))]
     return [*steps, *upload]
+
+
+def above(run_dir: Path) -> Path:
+    """Return the folder that a run lies in with others: two levels up from <name>/seed<k>, else one."""
+    return run_dir.parent.parent if re.fullmatch(r"seed\d+", run_dir.name) else run_dir.parent
 
 
 def offline_segment(run_dir: Path) -> Path | None:

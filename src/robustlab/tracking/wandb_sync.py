@@ -16,6 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from robustlab.config.occupant import read_occupant
 from robustlab.engine.folder import read_results
 from robustlab.errors import EXIT_PREEMPTED, ConfigError, UnavailableError, UserError
 from robustlab.tracking import wandb_feed
@@ -86,12 +87,14 @@ def _settings(folder: Path, results: dict[str, Any] | None) -> dict[str, Any]:
     """Return what the feed of this run would be told."""
     config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     assert isinstance(config, dict)
+    occupant = read_occupant(folder)
+    past = {} if occupant is None else occupant.past
     name = f"{folder.parent.name}-{folder.name}"
     settings = feed_settings(
         config.get("tracker", {}).get("wandb") or {},
         run_dir=folder,
         run_name=name,
-        config={str(key): value for key, value in config.items()},
+        config={str(key): value for key, value in config.items()} | past,
         tags=config.get("tags") or [],
         group=results.get("group") if results is not None else None,
     )
