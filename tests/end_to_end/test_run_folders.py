@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from robustlab.config.compose import compose
 from robustlab.config.occupant import refusal
+from robustlab.models.small_cnn import small_cnn
 from robustlab.train import main
 from tests.end_to_end.harness import train
 
@@ -165,3 +167,39 @@ def test_the_comparison_gets_a_folder_of_its_own(tmp_path):
     assert found.pop(outputs / "x") == "elr"
     assert list(found.values()) == ["erm"]
     assert "paths.run_dir" not in log.read_text().partition("More seeds")[2]
+
+
+def save_weights(path: Path, seed: int) -> None:
+    """Write the weights of the network of `SMALL`, drawn with a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.save(small_cnn(num_classes=10, image_shape=(1, 8, 8), widths=(8, 16)).state_dict(), path)
+
+
+def test_a_folder_whose_run_began_from_another_file_of_that_name_is_refused(tmp_path):
+    file, log, outputs = tmp_path / "start.pth", tmp_path / "log.txt", tmp_path / "outputs"
+    command = [*ERM, f"paths.output_dir={outputs}", f"model.weights={file}"]
+    save_weights(file, 0)
+    assert train(command, log) == 0, log.read_text()
+    (folder,) = (path.parent for path in outputs.glob("*/seed0/results.json"))
+    before, first = contents(folder), file.read_bytes()
+    save_weights(file, 1)
+    for more in ([], ["resume=force"], ["trainer.epochs=2", "resume=force", f"paths.run_dir={folder}"]):
+        log.unlink()
+        assert train([*command, *more], log) == 2
+        assert "model.weights: the file had the content" in log.read_text()
+        assert contents(folder) == before
+    file.write_bytes(first)
+    assert train(command, log) == 0
+    assert "already finished" in log.read_text()
+    file.unlink()  # what the run began from need not be kept
+    log.unlink()
+    assert train(command, log) == 0
+    assert "already finished" in log.read_text()
+
+    (folder / "results.json").unlink()  # as if it had died before its end was written
+    save_weights(file, 1)
+    assert train(command, log) == 2
+    assert train([*command, "resume=force"], log) == 0, log.read_text()
+    (forced,) = json.loads((folder / "results.json").read_text())["forced"]
+    assert forced.startswith("model.weights: the file had the content")

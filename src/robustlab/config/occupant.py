@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from robustlab.config.contents import changed_contents, contents
 from robustlab.config.resolvers import NOT_IDENTITY, NOT_IDENTITY_NESTED, identity, normalised, run_name
 
 IDENTITY_KEY = "identity"
 """Key of `record.json` under which a run's identity stands."""
+
+CONTENTS = "contents"
+"""Key of an identity under which the digests of files stand; see `config.contents`."""
 
 HISTORY = ("extended_from", "forced")
 """Keys of an identity, and of results, that say what happened to a run on the way; not there where nothing did."""
@@ -33,6 +37,7 @@ class Occupant:
     `resolvers.identity`, not read from config.yaml, in which paths and seeds are resolved. run_name, seed: of a
     finished run whose settings were those of its name from beginning to end, else None. extended_from: the numbers of
     epochs that it had been planned for before. forced: what `resume=force` changed on the way.
+    contents: of the files that settings name, by their keys.
     """
 
     is_finished: bool
@@ -42,6 +47,7 @@ class Occupant:
     seed: int | None
     extended_from: tuple[int, ...] = ()
     forced: tuple[str, ...] = ()
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def past(self) -> dict[str, list[Any]]:
@@ -78,7 +84,8 @@ def read_occupant(folder: Path) -> Occupant | None:
     history = saved if is_exact else finished
     extended, forced = tuple(history.get("extended_from", ())), tuple(history.get("forced", ()))
     name, seed = (None, None) if extended or forced else (finished.get("run_name"), finished.get("seed"))
-    return Occupant(bool(finished), settings, is_exact, name, seed, extended, forced)
+    known = saved.get(CONTENTS, {}) if is_exact else {}
+    return Occupant(bool(finished), settings, is_exact, name, seed, extended, forced, known)
 
 
 def refusal(folder: Path, cfg: DictConfig) -> str | None:
@@ -126,12 +133,13 @@ def refusal(folder: Path, cfg: DictConfig) -> str | None:
 def differences(occupant: Occupant, cfg: DictConfig) -> dict[str, str] | None:
     """Return what differs from the settings of a composed configuration, by key and in words; None if nothing tells."""
     seed = int(cfg.seed)
+    changed = changed_contents(occupant.contents, contents(cfg)) if occupant.contents else {}
     if occupant.run_name is not None and occupant.seed == seed and occupant.run_name == run_name(cfg):
-        return {}
+        return changed
     if occupant.settings is None:
         return None
     if occupant.is_exact:
-        return compared(occupant.settings, {"seed": seed, **flat(identity(cfg))})
+        return compared(occupant.settings, {"seed": seed, **flat(identity(cfg))}) | changed
     differ = compared(occupant.settings, of_resolved(plain(cfg)))
     if not differ and occupant.run_name not in (None, run_name(cfg)):  # something that config.yaml does not show
         return {"run_name": f"run_name: {occupant.run_name} when it was saved, now {run_name(cfg)}"}

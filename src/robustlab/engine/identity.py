@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from robustlab.config.occupant import EPOCHS, HISTORY, compared, flat, listed, with_epochs
+from robustlab.config.contents import changed_contents, contents
+from robustlab.config.occupant import CONTENTS, EPOCHS, HISTORY, compared, flat, listed, with_epochs
 from robustlab.config.resolvers import identity, run_name
 from robustlab.engine.runtime import Runtime
 from robustlab.errors import ConfigError
@@ -22,11 +23,12 @@ _MUST_STAY = ("torch", "precision", "processes")
 
 
 def run_identity(cfg: DictConfig, runtime: Runtime) -> dict[str, Any]:
-    """Return plain types: run_name, seed, settings as `key.in.dots` -> value, and the circumstances of this start."""
+    """Return plain types: run_name, seed, settings as `key.in.dots` -> value, contents, circumstances of this start."""
     return {
         "run_name": run_name(cfg),
         "seed": cfg.seed,
         "settings": flat(identity(cfg)),
+        CONTENTS: contents(cfg),
         "circumstances": {
             "torch": str(torch.__version__),
             "precision": runtime.precision,
@@ -87,6 +89,8 @@ def is_extended(saved: Mapping[str, Any], cfg: DictConfig) -> bool:
     before = saved["settings"].get(EPOCHS)
     if not isinstance(before, int) or before >= cfg.trainer.epochs or saved["seed"] != cfg.seed:
         return False
+    if changed_contents(saved.get(CONTENTS, {}), contents(cfg)):
+        return False
     return saved["settings"] == flat(identity(with_epochs(cfg, before)))
 
 
@@ -103,4 +107,5 @@ def result_name(now: Mapping[str, Any]) -> str:
 
 
 def _changed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    return compared({"seed": saved["seed"], **saved["settings"]}, {"seed": now["seed"], **now["settings"]})
+    settings = compared({"seed": saved["seed"], **saved["settings"]}, {"seed": now["seed"], **now["settings"]})
+    return settings | changed_contents(saved.get(CONTENTS, {}), now.get(CONTENTS, {}))
