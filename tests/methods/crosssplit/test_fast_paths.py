@@ -8,12 +8,13 @@ import torch
 from robustlab.methods.base import Position
 from robustlab.methods.crosssplit import CrossSplit
 from robustlab.methods.crosssplit.peer import probabilities
+from tests.methods.crosssplit.paper import at_paper_scale
 from tests.methods.harness import RUNTIME, assert_equal, make_context, make_data, restore, run, snapshot
 
 
 def built(views=None, **options) -> CrossSplit:
     data = make_data(train=100, views=views)
-    method = CrossSplit(**{"warmup": {"epochs": 1}, **options})
+    method = at_paper_scale(**options)
     method.build(make_context(data, epochs=3, batch_size=16))
     return method
 

@@ -13,11 +13,12 @@ from robustlab.methods.base import Position
 from robustlab.methods.crosssplit import CrossSplit
 from robustlab.methods.crosssplit.halves import split_halves
 from robustlab.methods.crosssplit.settings import SplitSettings
+from tests.methods.crosssplit.paper import at_paper_scale
 from tests.methods.harness import make_context, make_data, run, without_labels_of
 
 
 def built(data, *, epochs: int = 3, batch_size: int = 16, seed: int = 0, **options) -> CrossSplit:
-    method = CrossSplit(**{"warmup": {"epochs": 1}, **options})
+    method = at_paper_scale(**options)
     method.build(make_context(data, epochs=epochs, batch_size=batch_size, seed=seed))
     return method
 

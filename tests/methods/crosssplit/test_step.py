@@ -16,6 +16,7 @@ from robustlab.methods.base import Position
 from robustlab.methods.crosssplit import CrossSplit, losses
 from robustlab.methods.crosssplit.peer import measure_extrema
 from robustlab.methods.crosssplit.targets import ClassExtrema, correct, jensen_shannon
+from tests.methods.crosssplit.paper import at_paper_scale
 from tests.methods.harness import (
     RUNTIME,
     Gaussians,
@@ -31,7 +32,7 @@ from tests.methods.harness import (
 
 
 def built(*, epochs: int = 3, batch_size: int = 16, train: int = 120, noise: float = 0.5, **options) -> CrossSplit:
-    method = CrossSplit(**{"warmup": {"epochs": 1}, **options})
+    method = at_paper_scale(**options)
     method.build(make_context(make_data(train=train, noise=noise), epochs=epochs, batch_size=batch_size))
     return method
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from robustlab import rng
 from robustlab.data.base import Batch
 from robustlab.errors import ConfigError
+from robustlab.methods.crosssplit.schedule import warmup_data
 from robustlab.methods.crosssplit.settings import Settings, SplitSettings, UnlabelledSettings
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Turn:
         everything = data.train_indices
         warmup, jsd = settings.warmup, settings.jsd
         self.warmup: Loader = data.loader(
-            everything if warmup.data == "full" else own,
+            everything if warmup_data(warmup.data, labels=len(own)) == "full" else own,
             batch_size=warmup.batch_size or min(2 * size, len(own)),
             views=("weak",),
             purpose=f"warmup{number}",

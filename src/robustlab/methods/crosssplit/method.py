@@ -15,12 +15,12 @@ from robustlab.methods.crosssplit import settings as s
 from robustlab.methods.crosssplit.halves import Turn, TurnItem, split_halves
 from robustlab.methods.crosssplit.losses import warmup_loss
 from robustlab.methods.crosssplit.record import Record, half_metrics, stall
-from robustlab.methods.crosssplit.schedule import Schedule
+from robustlab.methods.crosssplit.schedule import Schedule, warmup_data
 from robustlab.methods.crosssplit.step import SplitStep
 from robustlab.methods.inference import eval_logits
 from robustlab.methods.memorisation import DiagnosticsSettings, train_predictions, wrong_labels
 from robustlab.methods.ranks import weighted
-from robustlab.tracking.console import say, warn
+from robustlab.tracking.console import percent, say, warn
 
 
 class CrossSplit(Method):
@@ -110,12 +110,14 @@ class CrossSplit(Method):
     def _schedule(self, context: Context) -> Schedule:
         """Return the schedule, and say what it is where some of it follows from the length of the run."""
         turn = self.turns[1]
-        found = Schedule.of(self.settings, epochs=context.epochs, warmup_steps=len(turn.warmup), steps=turn.steps)
+        found = Schedule.of(self.settings, epochs=context.epochs, steps=turn.steps)
         if self.settings.follows_the_run:
             before, after = found.warmup * len(turn.warmup), (context.epochs - found.warmup) * turn.steps
+            own = warmup_data(self.settings.warmup.data, labels=len(self.halves[0])) == "own_half"
             say(
-                f"CrossSplit, for the length of this run: {found.warmup} epochs of warm-up ({before} updates of each "
-                f"network, {after} after it), lambda_u {found.lambda_u:.3g}"
+                f"CrossSplit, for the length of this run: {found.warmup} epochs of warm-up on "
+                f"{'the own half' if own else 'all labels'} ({before:,} updates of each network, {after:,} after it), "
+                f"lambda_u {found.lambda_u:.3g}, MixUp's alpha {found.alpha:.3g}, {percent(found.strong)} strong views"
             )
         return found
 

@@ -1,4 +1,4 @@
-"""What changes with the epoch in CrossSplit: gamma, equation (10), and the weight lambda_u of equation (8)."""
+"""What depends on time in CrossSplit: gamma, equation (10), the ramp of (8), and what "auto" makes of a run."""
 
 from __future__ import annotations
 
@@ -8,34 +8,54 @@ from dataclasses import dataclass
 
 from robustlab.methods.crosssplit.settings import Settings
 
-WARMUP, TRAINED, LAMBDA_U = 490, 28_420, 30.0
-"""Updates of a network in warm-up and after it, and the weight of guesses, at the paper's scale: 25,000 labels per
-network, 10 epochs of 49 batches of 512, then 290 epochs of 98 batches of 256."""
+HALF, WARMUP, TRAINED = 25_000, 10 * 98, 290 * 98
+"""The paper's scale: labels of a network, and updates in 10 and 290 passes over them in batches of 256, 98 each."""
+
+LAMBDA_U, ALPHA = 30.0, 4.0
+"""The weight of guesses and MixUp's parameter at that scale."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What depends on the length of a run: epochs of warm-up, and lambda_u of equation (8)."""
+    """What the length of a run decides: see `Schedule.of`.
+
+    warmup: its epochs. lambda_u: of equation (8). alpha: of MixUp, equation (7). strong: share of strong views among
+    the images that are mixed.
+    """
 
     warmup: int
     lambda_u: float
+    alpha: float
+    strong: float
 
     @classmethod
-    def of(cls, settings: Settings, *, epochs: int, warmup_steps: int, steps: int) -> Schedule:
-        """Return the schedule, with numbers for what is "auto".
+    def of(cls, settings: Settings, *, epochs: int, steps: int) -> Schedule:
+        """Return the schedule, with numbers for what is "auto": the paper's at the paper's scale.
 
-        At the paper's scale these are the paper's. Elsewhere warm-up has as many updates as there, at most half of the
-        run, and lambda_u is less in the measure in which a network has fewer updates after warm-up: guesses have
-        less time to become better than what they are fed with.
+        Warm-up takes as many epochs as there are in 980 updates, at most half of the run. What makes the stage after it
+        harder (guesses as targets, MixUp, strong views) shrinks in the measure in which a network has fewer updates
+        than in the paper to get better than what it is fed with.
 
-        epochs: of the run. warmup_steps, steps: updates of a network per epoch, during and after warm-up.
+        epochs: of the run. steps: updates of a network per epoch after warm-up.
         """
         warmup, weight = settings.warmup.epochs, settings.loss.lambda_u
+        alpha, strong = settings.mixup.alpha, settings.mixup.strong
         if isinstance(warmup, str):
-            warmup = min(math.ceil(WARMUP / warmup_steps), epochs // 2)
-        if isinstance(weight, str):
-            weight = LAMBDA_U * min(1.0, steps * (epochs - warmup) / TRAINED)
-        return cls(warmup, weight)
+            warmup = min(math.ceil(WARMUP / steps), epochs // 2)
+        share = min(1.0, steps * (epochs - warmup) / TRAINED)
+        return cls(
+            warmup,
+            LAMBDA_U * share if isinstance(weight, str) else weight,
+            ALPHA * share if isinstance(alpha, str) else alpha,
+            share if isinstance(strong, str) else strong,
+        )
+
+
+def warmup_data(wanted: str, *, labels: int) -> str:
+    """Return "own_half" or "full"; "auto" = all labels where a network has fewer of its own than in the paper."""
+    if wanted == "auto":
+        return "own_half" if labels >= HALF else "full"
+    return wanted
 
 
 def gamma_at(epoch: int, *, warmup: int, values: Sequence[float], until: Sequence[float], delta: float) -> float:

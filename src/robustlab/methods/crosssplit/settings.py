@@ -1,4 +1,4 @@
-"""Hyperparameters of CrossSplit, grouped as in its YAML. Defaults: CIFAR-10, the paper's semantics."""
+"""Hyperparameters of CrossSplit, grouped as in its YAML. Defaults: the paper's semantics; "auto" is in `schedule`."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class SplitSettings:
 
 @dataclass(frozen=True)
 class WarmupSettings:
-    """Epochs of plain training, equation (9); "auto": see `Schedule.of`. batch_size: null = twice the labelled one."""
+    """Epochs of plain training, equation (9). batch_size: null = twice the labelled one. "auto": see `schedule`."""
 
-    epochs: Annotated[int, Range(low=0)] | Literal["auto"] = 10
-    data: Literal["own_half", "full"] = "own_half"
+    epochs: Annotated[int, Range(low=0)] | Literal["auto"] = "auto"
+    data: Literal["own_half", "full", "auto"] = "auto"
     batch_size: int | None = None
     neg_entropy: float | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         number_or_auto("warmup.epochs", self.epochs)
-        choose("warmup.data", self.data, ("own_half", "full"))
+        choose("warmup.data", self.data, ("own_half", "full", "auto"))
         if isinstance(self.neg_entropy, str):
             choose("warmup.neg_entropy", self.neg_entropy, ("auto", "a number"))
 
@@ -129,12 +129,20 @@ class CorrectSettings:
 
 @dataclass(frozen=True)
 class MixupSettings:
-    """MixUp, equation (7): lambda ~ Beta(alpha, alpha), then max(lambda, 1 - lambda); 0 = no mixing."""
+    """MixUp, equation (7): lambda ~ Beta(alpha, alpha), then max(lambda, 1 - lambda); 0 = no mixing.
 
-    alpha: float = 4.0
+    strong: share of strong views among the images that are mixed, the others are weak ones (ours; 1 = the paper).
+    "auto" = see `Schedule.of`.
+    """
+
+    alpha: Annotated[float, Range(low=0)] | Literal["auto"] = "auto"
+    strong: Annotated[float, Range(low=0, high=1)] | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
-        at_least("mixup.alpha", self.alpha, 0)
+        number_or_auto("mixup.alpha", self.alpha)
+        number_or_auto("mixup.strong", self.strong)
+        if not isinstance(self.strong, str) and self.strong > 1:
+            raise ConfigError(f"method.mixup.strong is {self.strong}; it is a share, at most 1")
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ class LossSettings:
     lambda_u: "auto" = see `Schedule.of`.
     """
 
-    lambda_u: Annotated[float, Range(low=0)] | Literal["auto"] = 30.0
+    lambda_u: Annotated[float, Range(low=0)] | Literal["auto"] = "auto"
     ramp_epochs: float = 16
     lambda_c: float = 0.025
     tau: float = 0.05
@@ -190,8 +198,8 @@ class Settings:
 
     @property
     def follows_the_run(self) -> bool:
-        """Whether a length or weight is "auto", so that it depends on the length of the run."""
-        return "auto" in (self.warmup.epochs, self.loss.lambda_u)
+        """Whether something is "auto" that depends on the length of the run."""
+        return "auto" in (self.warmup.epochs, self.loss.lambda_u, self.mixup.alpha, self.mixup.strong)
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for settings that are at odds with each other."""

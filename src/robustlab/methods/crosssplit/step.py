@@ -75,15 +75,14 @@ class SplitStep:
         scalars: dict[str, Tensor] = {}
         guessed = None if unlabelled is None else self.guess(unlabelled, item.turn, network=network, peer=peer)
         corrected = self.correct(item, age, network=network, peer=peer)
-        inputs, wanted, batches = [*labelled.views[2:]], [corrected, corrected], [labelled, labelled]
+        wanted, batches = [corrected, corrected], [labelled, labelled]
         network.train()
         if unlabelled is not None and guessed is not None:
             if self.settings.loss.lambda_c > 0:
                 scalars["contrastive"] = self._contrast(network, unlabelled)
-            inputs += unlabelled.views[2:]
             wanted += [guessed, guessed]
             batches += [unlabelled, unlabelled]
-        images, mixed = self._mix(inputs, wanted, batches, rng.fold(self.seed, "mixup", item.turn, age, item.step))
+        images, mixed = self._mix(self._inputs(batches, item, age), wanted, batches, (item.turn, age, item.step))
         with self.runtime.autocast():
             logits = whole_parts(network(images), batches, runtime=self.runtime)
         rows = 2 * labelled.total
@@ -159,18 +158,30 @@ class SplitStep:
         first, second = (whole(one, batch.total, runtime=self.runtime) for one in (first, second))
         return losses.nt_xent(first, second, temperature=self.settings.loss.tau)
 
+    def _inputs(self, batches: Sequence[Batch], item: TurnItem, age: int) -> Tensor:
+        """Return the images to mix of two views of each of `batches` in turn: strong ones, or weak ones by chance."""
+        strong = torch.cat([batch.views[2 + place % 2] for place, batch in enumerate(batches)])
+        if self.schedule.strong >= 1:
+            return strong
+        rows = sum(batch.total for batch in batches)
+        draws = torch.rand(rows, generator=rng.generator(rng.fold(self.seed, "strong", item.turn, age, item.step)))
+        own = own_rows(batches, runtime=self.runtime)
+        chosen = (draws if own is None else draws[own]) < self.schedule.strong
+        weak = torch.cat([batch.views[place % 2] for place, batch in enumerate(batches)])
+        return torch.where(chosen.to(weak.device, non_blocking=True)[:, None, None, None], strong, weak)
+
     def _mix(
-        self, inputs: Sequence[Tensor], wanted: Sequence[Tensor], batches: Sequence[Batch], key: int
+        self, inputs: Tensor, wanted: Sequence[Tensor], batches: Sequence[Batch], key: tuple[int, int, int]
     ) -> tuple[Tensor, Tensor]:
         """Mix all rows, labelled and unlabelled, with one lambda and one permutation: equation (7).
 
-        inputs, wanted: what this rank has of each of `batches`. Returns its own images, and the targets of all rows.
+        inputs, wanted: what this rank has of `batches`. Returns its own images, and the targets of all rows.
         """
         images, mixed, _ = augment.mixup(
-            whole_parts(torch.cat([*inputs]), batches, runtime=self.runtime),
+            whole_parts(inputs, batches, runtime=self.runtime),
             whole_parts(torch.cat([*wanted]), batches, runtime=self.runtime),
-            alpha=self.settings.mixup.alpha,
-            generator=rng.generator(key),
+            alpha=self.schedule.alpha,
+            generator=rng.generator(rng.fold(self.seed, "mixup", *key)),
             at_least_half=True,
             own=own_rows(batches, runtime=self.runtime),
         )
