@@ -17,9 +17,9 @@ PAPER = Schedule(warmup=10, lambda_u=30.0, alpha=4.0, strong=1.0)
     [
         (300, 98, 10, 28_420),  # CIFAR-10, official code: 25,000 labels per network, batches of 256
         (1000, 98, 10, 97_020),  # never more than the paper's numbers
-        (26, 98, 10, 1_568),  # the same data, a short run
-        (60, 40, 25, 1_400),  # 5,000 images, batches of 64
-        (60, 12, 30, 360),  # digits: at most half of the run
+        (26, 98, 8, 1_764),  # the same data, a short run: at most a third of it
+        (90, 40, 25, 2_600),  # 5,000 images, batches of 64
+        (60, 12, 20, 480),  # digits
         (1, 98, 0, 98),
     ],
 )
@@ -50,13 +50,13 @@ def test_small_halves_warm_up_on_all_labels(wanted, labels, data):
 def test_the_run_has_the_schedule_and_says_so(capsys):
     method = CrossSplit(proj_dim=16)
     method.build(make_context(make_data(train=400), epochs=40, batch_size=20))  # 20 warm-up steps, 10 after it
-    assert [(stage.name, stage.epochs) for stage in method.stages()] == [("warmup", 20), ("ssl", 20)]
+    assert [(stage.name, stage.epochs) for stage in method.stages()] == [("warmup", 13), ("ssl", 27)]
     said = " ".join(capsys.readouterr().err.split())
-    assert "20 epochs of warm-up on all labels (200 updates of each network, 200 after it)" in said
-    assert "lambda_u 0.211, MixUp's alpha 0.0281, 0.7 % strong views" in said
-    assert method.step.lambda_u(19.99) == 0
-    assert method.step.lambda_u(36) == pytest.approx(30 * 200 / 28420)
-    assert [method.step.gamma(age) for age in (20, 39)] == [0.6, 0.6]
+    assert "13 epochs of warm-up on all labels (130 updates of each network, 270 after it)" in said
+    assert "lambda_u 0.285, MixUp's alpha 0.038, 1.0 % strong views" in said
+    assert method.step.lambda_u(13) == 0
+    assert method.step.lambda_u(29) == pytest.approx(30 * 270 / 28420)
+    assert [method.step.gamma(age) for age in (13, 32, 33, 39)] == [0.6, 0.6, 0.8, 0.8]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)])

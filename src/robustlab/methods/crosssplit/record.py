@@ -182,6 +182,7 @@ def stall(final: Mapping[str, float], stage_ends: Mapping[str, Mapping[str, floa
     if known:
         text += f" (right at the end: {', '.join(known)})"
     return [
-        f"{text}: the networks learn from their own mistakes. Warm up longer (method.warmup.epochs, "
-        "method.warmup.batch_size) or give guesses less weight (method.loss.lambda_u); see docs/crosssplit.md"
+        f"{text}: the networks learn from their own mistakes. Warm up longer (method.warmup.epochs), give guesses less "
+        "weight (method.loss.lambda_u) or make the inputs easier (method.mixup.alpha, method.mixup.strong): auto, or "
+        "less than now; see docs/crosssplit.md"
     ]

@@ -32,7 +32,7 @@ class Schedule:
     def of(cls, settings: Settings, *, epochs: int, steps: int) -> Schedule:
         """Return the schedule, with numbers for what is "auto": the paper's at the paper's scale.
 
-        Warm-up takes as many epochs as there are in 980 updates, at most half of the run. What makes the stage after it
+        Warm-up takes as many epochs as there are in 980 updates, at most a third of the run. What makes the stage after it
         harder (guesses as targets, MixUp, strong views) shrinks in the measure in which a network has fewer updates
         than in the paper to get better than what it is fed with.
 
@@ -41,7 +41,7 @@ class Schedule:
         warmup, weight = settings.warmup.epochs, settings.loss.lambda_u
         alpha, strong = settings.mixup.alpha, settings.mixup.strong
         if isinstance(warmup, str):
-            warmup = min(math.ceil(WARMUP / steps), epochs // 2)
+            warmup = min(math.ceil(WARMUP / steps), epochs // 3)
         share = min(1.0, steps * (epochs - warmup) / TRAINED)
         return cls(
             warmup,
