@@ -72,9 +72,9 @@ TRAINING: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def _crosssplit(warmup: int, alpha: float = 4.0, lambda_u: float = 30.0) -> dict[str, Any]:
+def _crosssplit(warmup: int | str, alpha: float | str = 4.0, lambda_u: float | str = 30.0) -> dict[str, Any]:
     keys = {"method.warmup.epochs": warmup, "method.mixup.alpha": alpha, "method.loss.lambda_u": lambda_u}
-    keys |= {"method.mixup.strong": 1.0}
+    keys |= {"method.mixup.strong": 1.0, "method.gamma.delta": 10}
     return keys | {"method.loss.lambda_c": 0.025, "method.loss.tau": 0.05, "method.loss.ramp_epochs": 16}
 
 
@@ -121,7 +121,11 @@ VALUES: dict[str, dict[str, dict[str, Any]]] = {
         **{name: {"method.gamma.values": [1.0]} for name in ("crosssplit", "crosssplit_official")},
         "demp": _demp(0.01, 0.5, 50),
     },
-    "none": {"crosssplit": _crosssplit(10), "elr": _elr(3, 0.7)},
+    "none": {
+        "crosssplit": _crosssplit("auto", "auto", "auto")
+        | {"method.mixup.strong": "auto", "method.gamma.delta": "auto", "method.warmup.data": "auto"},
+        "crosssplit_official": _crosssplit(10), "elr": _elr(3, 0.7),
+    },
     "cifar10_resnet18_sgd": {"demp": _demp(0.03, 85000, 5000), "slimming": {"method.strength": 1e-5}},
     "cifar10_resnet18_adamw": {"demp": _demp(0.01, 85000, 5000), "slimming": {"method.strength": 1e-5}},
     "cifar10_vgg16_sgd": {"demp": _demp(0.005, 15625, 1000), "slimming": {"method.strength": 1e-4}},

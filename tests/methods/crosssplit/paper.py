@@ -7,6 +7,7 @@ from robustlab.methods.crosssplit import CrossSplit
 
 NUMBERS: dict[str, Any] = {
     "warmup": {"epochs": 1, "data": "own_half"},
+    "gamma": {"delta": 10},
     "mixup": {"alpha": 4.0, "strong": 1.0},
     "loss": {"lambda_u": 30.0},
 }

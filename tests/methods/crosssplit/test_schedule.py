@@ -9,7 +9,7 @@ from robustlab.methods.crosssplit.schedule import Schedule, warmup_data
 from tests.methods.crosssplit.paper import at_paper_scale
 from tests.methods.harness import make_context, make_data, run
 
-PAPER = Schedule(warmup=10, lambda_u=30.0, alpha=4.0, strong=1.0)
+PAPER = Schedule(warmup=10, delta=10.0, lambda_u=30.0, alpha=4.0, strong=1.0)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,7 @@ def test_auto_counts_updates(epochs, steps, warmup, after):
     share = min(after / 28_420, 1)
     assert (found.warmup, (epochs - warmup) * steps) == (warmup, after)
     assert (found.lambda_u, found.alpha, found.strong) == pytest.approx((30 * share, 4 * share, share), rel=1e-12)
+    assert found.delta == pytest.approx(980 / steps, rel=1e-12)
     if after >= 28_420:
         assert found == PAPER
 
@@ -53,10 +54,10 @@ def test_the_run_has_the_schedule_and_says_so(capsys):
     assert [(stage.name, stage.epochs) for stage in method.stages()] == [("warmup", 13), ("ssl", 27)]
     said = " ".join(capsys.readouterr().err.split())
     assert "13 epochs of warm-up on all labels (130 updates of each network, 270 after it)" in said
-    assert "lambda_u 0.285, MixUp's alpha 0.038, 1.0 % strong views" in said
+    assert "delta 98 epochs, lambda_u 0.285, MixUp's alpha 0.038, 1.0 % strong views" in said
     assert method.step.lambda_u(13) == 0
     assert method.step.lambda_u(29) == pytest.approx(30 * 270 / 28420)
-    assert [method.step.gamma(age) for age in (13, 32, 33, 39)] == [0.6, 0.6, 0.8, 0.8]
+    assert [method.step.gamma(age) for age in (13, 39)] == [0.6, 0.6]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)])
@@ -96,6 +97,7 @@ def test_a_share_of_strong_views_is_trained_on():
         ({"mixup": {"alpha": -1}}, "mixup.alpha"),
         ({"mixup": {"strong": 1.5}}, "mixup.strong"),
         ({"gamma": {"delta": -3}}, "gamma.delta"),
+        ({"gamma": {"delta": "long"}}, "gamma.delta"),
     ],
 )
 def test_other_words_and_numbers_out_of_range_are_refused(values, key):

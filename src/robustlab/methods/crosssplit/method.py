@@ -117,7 +117,8 @@ class CrossSplit(Method):
             say(
                 f"CrossSplit, for the length of this run: {found.warmup} epochs of warm-up on "
                 f"{'the own half' if own else 'all labels'} ({before:,} updates of each network, {after:,} after it), "
-                f"lambda_u {found.lambda_u:.3g}, MixUp's alpha {found.alpha:.3g}, {percent(found.strong)} strong views"
+                f"delta {found.delta:.3g} epochs, lambda_u {found.lambda_u:.3g}, MixUp's alpha {found.alpha:.3g}, "
+                f"{percent(found.strong)} strong views"
             )
         return found
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from robustlab.methods.crosssplit.settings import Settings
 
-HALF, WARMUP, TRAINED = 25_000, 10 * 98, 290 * 98
+HALF, TEN_EPOCHS, TRAINED = 25_000, 10 * 98, 290 * 98
 """The paper's scale: labels of a network, and updates in 10 and 290 passes over them in batches of 256, 98 each."""
 
 LAMBDA_U, ALPHA = 30.0, 4.0
@@ -19,11 +19,12 @@ LAMBDA_U, ALPHA = 30.0, 4.0
 class Schedule:
     """What the length of a run decides: see `Schedule.of`.
 
-    warmup: its epochs. lambda_u: of equation (8). alpha: of MixUp, equation (7). strong: share of strong views among
-    the images that are mixed.
+    warmup: its epochs. delta: of equation (10), epochs. lambda_u: of equation (8). alpha: of MixUp, equation (7).
+    strong: share of strong views among the images that are mixed.
     """
 
     warmup: int
+    delta: float
     lambda_u: float
     alpha: float
     strong: float
@@ -32,22 +33,23 @@ class Schedule:
     def of(cls, settings: Settings, *, epochs: int, steps: int) -> Schedule:
         """Return the schedule, with numbers for what is "auto": the paper's at the paper's scale.
 
-        Warm-up takes as many epochs as there are in 980 updates, at most a third of the run. What makes the stage after it
-        harder (guesses as targets, MixUp, strong views) shrinks in the measure in which a network has fewer updates
-        than in the paper to get better than what it is fed with.
+        Warm-up and delta take as many epochs as 980 updates, warm-up at most a third of the run. What makes the stage
+        after it harder (guesses as targets, MixUp, strong views) shrinks in the measure in which a network has fewer
+        updates than in the paper to get better than what it is fed with.
 
         epochs: of the run. steps: updates of a network per epoch after warm-up.
         """
-        warmup, weight = settings.warmup.epochs, settings.loss.lambda_u
+        warmup, delta, weight = settings.warmup.epochs, settings.gamma.delta, settings.loss.lambda_u
         alpha, strong = settings.mixup.alpha, settings.mixup.strong
         if isinstance(warmup, str):
-            warmup = min(math.ceil(WARMUP / steps), epochs // 3)
+            warmup = min(math.ceil(TEN_EPOCHS / steps), epochs // 3)
         share = min(1.0, steps * (epochs - warmup) / TRAINED)
         return cls(
-            warmup,
-            LAMBDA_U * share if isinstance(weight, str) else weight,
-            ALPHA * share if isinstance(alpha, str) else alpha,
-            share if isinstance(strong, str) else strong,
+            warmup=warmup,
+            delta=TEN_EPOCHS / steps if isinstance(delta, str) else delta,
+            lambda_u=LAMBDA_U * share if isinstance(weight, str) else weight,
+            alpha=ALPHA * share if isinstance(alpha, str) else alpha,
+            strong=share if isinstance(strong, str) else strong,
         )
 
 

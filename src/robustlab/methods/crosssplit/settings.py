@@ -81,14 +81,17 @@ class JsdSettings:
 
 @dataclass(frozen=True)
 class GammaSettings:
-    """Relaxation, equation (10): values[i] until warm-up + until[i] * delta epochs, then the last value."""
+    """Relaxation, equation (10): values[i] until warm-up + until[i] * delta epochs, then the last value.
+
+    delta: "auto" = see `Schedule.of`.
+    """
 
     values: Sequence[float] = (0.6, 0.8, 1.0)
     until: Sequence[float] = (2, 3)
-    delta: float = 10
+    delta: Annotated[float, Range(low=0)] | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
-        at_least("gamma.delta", self.delta, 0)
+        number_or_auto("gamma.delta", self.delta)
         if not self.values or any(not 0 <= value <= 1 for value in self.values):
             raise ConfigError(f"method.gamma.values is {list(self.values)}; give at least one value, all in [0, 1]")
         if len(self.until) != len(self.values) - 1 or list(self.until) != sorted(self.until):
@@ -199,7 +202,8 @@ class Settings:
     @property
     def follows_the_run(self) -> bool:
         """Whether something is "auto" that depends on the length of the run."""
-        return "auto" in (self.warmup.epochs, self.loss.lambda_u, self.mixup.alpha, self.mixup.strong)
+        settings = (self.warmup.epochs, self.gamma.delta, self.loss.lambda_u, self.mixup.alpha, self.mixup.strong)
+        return "auto" in settings
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for settings that are at odds with each other."""

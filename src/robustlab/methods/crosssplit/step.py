@@ -43,8 +43,8 @@ class SplitStep:
 
     def gamma(self, age: int) -> float:
         """Return gamma of an epoch, equation (10)."""
-        gamma, warmup = self.settings.gamma, self.schedule.warmup
-        return gamma_at(age, warmup=warmup, values=gamma.values, until=gamma.until, delta=gamma.delta)
+        gamma, schedule = self.settings.gamma, self.schedule
+        return gamma_at(age, warmup=schedule.warmup, values=gamma.values, until=gamma.until, delta=schedule.delta)
 
     def lambda_u(self, time: float) -> float:
         """Return the weight of the unlabelled loss at `time` = age + step / steps, equation (8)."""
