@@ -184,7 +184,7 @@ def test_kill_control_extrema_that_are_not_restored_change_the_result(tmp_path):
 def test_altered_noisy_labels_are_found_when_the_run_goes_on(tmp_path):
     import numpy as np
 
-    log, command = tmp_path / "log.txt", arguments("crosssplit", tmp_path / "out")
+    log, command = tmp_path / "log.txt", arguments("erm", tmp_path / "out")
     killed(command, log, partial(on_call, SAVE, 2, kill))
     path = run_folder(tmp_path / "out") / "labels.npz"
     with np.load(path) as archive:

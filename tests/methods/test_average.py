@@ -19,6 +19,8 @@ VARIANTS = {
     "crosssplit with precomputed targets": ("crosssplit", "method.perf.precompute_targets=true"),
     "jtt with errors during the epoch": ("jtt", "method.identification.errors=during"),
 }
+ALIKE = {"cobalt_image", "cobalt_shuffled", "crop", "crop_it", "early_crop", "crosssplit_official", "dense"}
+"""Files of a class that another file stands for: their settings do not bear on the average."""
 LAST_LAYER = {"dfr"}
 """Fits the last layer of what predicts, when training is over: of the average, where there is one."""
 
@@ -46,7 +48,10 @@ def training_state(method: Method, *, last_layer: bool) -> dict[str, Any]:
     return {"learners": learners, "method": state["method"] if last_layer else None}
 
 
-@pytest.mark.parametrize("label", [*FILES, *VARIANTS])
+LABELS = [pytest.param(one, marks=[pytest.mark.slow] if one in ALIKE else []) for one in (*FILES, *VARIANTS)]
+
+
+@pytest.mark.parametrize("label", LABELS)
 def test_training_does_not_depend_on_the_average(label):
     plain, averaged = trained(label, "null"), trained(label, "0.9")
     last_layer = VARIANTS.get(label, (label,))[0] not in LAST_LAYER

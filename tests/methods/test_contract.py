@@ -24,6 +24,7 @@ SHORT = {
     "discover": {"epochs": 1, "warmup": 0.5},
     "slots": {"hidden": 16},
     "dfr": {"retrains": 3},
+    "jtt": {"up_weight": 3},
 }
 """Smaller values for training, where a method has these groups, or by its name."""
 DEPARTURES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from hydra.conf import HydraConf
     from hydra.core.config_loader import ConfigLoader
+    from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.object_type import ObjectType
     from hydra.types import RunMode
     from omegaconf import DictConfig
@@ -47,27 +48,51 @@ def session(config_dirs: Sequence[str | Path] = (), *, config_path: str | None =
 
     config_path: a folder in the place of conf/ (as `--config-path`). Raises `ConfigError` for a missing folder.
     """
-    from hydra import version
-    from hydra._internal.hydra import Hydra
-    from hydra._internal.utils import create_config_search_path
     from hydra.core.config_search_path import SearchPathQuery
-    from hydra.core.global_hydra import GlobalHydra
 
-    register()
-    version.setbase(None)
-    search_path = create_config_search_path(config_path or str(conf_dir()))
+    search_path = _search_path(config_path or str(conf_dir()))
     for folder in config_dirs:
         if not Path(folder).is_dir():
             raise ConfigError(f"--config-dir {folder}: there is no such folder")
         path = f"file://{os.path.abspath(folder)}"
         search_path.prepend(provider="command-line", path=path, anchor=SearchPathQuery(provider="schema"))
+    with _opened(lambda: _hydra_on(search_path)) as hydra:
+        yield hydra
+
+
+@contextmanager
+def _opened(make: Callable[[], Hydra]) -> Iterator[Hydra]:
+    from hydra.core.global_hydra import GlobalHydra
+
     before, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     token = _search_overrides.set([])
     try:
-        yield Hydra.create_main_hydra2(CONFIG_NAME, search_path)
+        hydra = GlobalHydra.instance().hydra = make()
+        yield hydra
     finally:
         _search_overrides.reset(token)
         GlobalHydra.instance().hydra = before
+
+
+def _search_path(folder: str) -> ConfigSearchPath:
+    from hydra._internal.utils import create_config_search_path
+
+    return create_config_search_path(folder)
+
+
+def _hydra_on(search_path: ConfigSearchPath) -> Hydra:
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+
+    register()
+    version.setbase(None)
+    return Hydra.create_main_hydra2(CONFIG_NAME, search_path)
+
+
+@lru_cache(maxsize=1)
+def _hydra_on_conf(folder: str) -> Hydra:
+    """Return the Hydra that all calls of `compose` share: a new one would list the same groups again."""
+    return _hydra_on(_search_path(folder))
 
 
 def import_from_here() -> None:
@@ -163,7 +188,7 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
     from robustlab.config.explain import explain
 
     overrides = with_default_experiment(overrides)
-    with session(config_dirs) as hydra:
+    with session(config_dirs) if config_dirs else _opened(lambda: _hydra_on_conf(str(conf_dir()))) as hydra:
         try:
             return without_hydra(load(hydra, overrides))
         except HydraException as error:

@@ -112,7 +112,7 @@ def _settings(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
     from robustlab.config.check import dotted_keys
     from robustlab.config.compose import load, without_hydra
 
-    groups = [group for group in hydra.list_all_config_groups() if not group.startswith("hydra")]
+    groups = [group for group in _groups(hydra) if not group.startswith("hydra")]
     for tried in (list(overrides), []):
         try:
             plain = OmegaConf.to_container(without_hydra(load(hydra, tried)))
@@ -120,3 +120,15 @@ def _settings(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
             continue
         return [*groups, *dotted_keys(plain)]
     return groups
+
+
+def _groups(hydra: Hydra, parent: str = "") -> list[str]:
+    """Return all groups that have options; `Hydra.list_all_config_groups` copies its search path for each it lists."""
+    from hydra.core.object_type import ObjectType
+
+    listed = hydra.config_loader.repository.get_group_options  # type: ignore[attr-defined]
+    found: list[str] = []
+    for name in listed(parent, ObjectType.GROUP):
+        group = f"{parent}/{name}" if parent else name
+        found += [*([group] if listed(group, ObjectType.CONFIG) else []), *_groups(hydra, group)]
+    return found
