@@ -62,9 +62,10 @@ def fit(members: Tensor, labels: Tensor, *, tolerance: float, rounds: int) -> Fi
     """Return draws under which the labels that occur with a concept are equally likely, for all concepts.
 
     members: the concepts of each image, bool [n, K]; images without any are not drawn. labels: int64 [n]. tolerance:
-    largest total variation of a concept's labels from uniform. If the rounds do not suffice, or images are no longer
-    drawn (`UNDRAWN`), the concept furthest from uniform is left out and the rest is fitted again; this terminates
-    because each time there is one concept fewer.
+    largest total variation of a concept's labels from uniform in the last round, at the concept's turn; the turns of
+    later concepts can move it a little above. If the rounds do not suffice, or images are no longer drawn
+    (`UNDRAWN`), the concept furthest from uniform is left out and the rest is fitted again; this terminates because
+    each time there is one concept fewer.
     """
     rows, place, sizes = torch.unique(
         torch.cat([members.long(), labels[:, None]], dim=1), dim=0, return_inverse=True, return_counts=True
