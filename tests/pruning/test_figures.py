@@ -135,6 +135,17 @@ def test_methods_are_named_once_beside_the_axes_and_look_the_same_in_all(sweep):
     assert alone.lines[0].get_color() == look(number)["color"]
 
 
+def test_seeds_that_remove_exactly_the_same_are_drawn(tmp_path):
+    """Their mean can differ from them by rounding, in either direction."""
+    for seed in range(3):
+        pruned(tmp_path, "random_pruning", "00000000", seed, 0.019, 0.001)
+        pruned(tmp_path, "magnitude", "00000001", seed, 0.001, 0.019)
+    points = [
+        bars.lines[0].get_xydata()[0] for bars in sparsity_figure(group_runs(find_runs(tmp_path)[0])).axes[0].containers
+    ]
+    assert sorted(map(tuple, points)) == [pytest.approx((0.1, 1.9)), pytest.approx((1.9, 0.1))]
+
+
 def test_flops_are_drawn_as_the_share_that_is_saved(sweep):
     demp = next(line for line in lines_of(group_runs(find_runs(sweep)[0])) if line.suffix == "optimizer sgd")
     points = [_values(group, SPARSITIES["flops"][0], "test/accuracy") for group in demp.groups]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustlab.errors import ConfigError
 from robustlab.report.collect import Group
-from robustlab.report.looks import legend_beside, legend_width, look
+from robustlab.report.looks import draw_means, legend_beside, legend_width
 from robustlab.report.pruning import DENSE
 from robustlab.report.settings import flat_settings, read_config
 from robustlab.tracking.names import METHOD_NAMES
@@ -185,20 +185,9 @@ def _draw(axis: Any, line: Line, x_name: str, y_name: str, scale: float, number:
         axis.axhspan(min(accuracies), max(accuracies), color="black", alpha=0.1, linewidth=0)
         mean = sum(accuracies) / len(accuracies)
         return axis.axhline(mean, color="black", linestyle=("--", "-.", ":")[number % 3])
-    points = []
-    for group in line.groups:
-        pairs = _values(group, x_name, y_name)
-        if pairs:
-            xs, ys = [100 * x for x, _ in pairs], [scale * y for _, y in pairs]
-            points.append((sum(xs) / len(xs), sum(ys) / len(ys), xs, ys))
-    if not points:
-        return None
-    points.sort(key=lambda point: point[0])
-    return axis.errorbar(
-        [x for x, *_ in points], [y for _, y, *_ in points], **look(number), markersize=4, capsize=2, linewidth=1.2,
-        xerr=[[x - min(xs) for x, _, xs, _ in points], [max(xs) - x for x, _, xs, _ in points]],
-        yerr=[[y - min(ys) for _, y, _, ys in points], [max(ys) - y for _, y, _, ys in points]],
-    )  # fmt: skip
+    pairs = [_values(group, x_name, y_name) for group in line.groups]
+    groups = [[(100 * x, scale * y) for x, y in group] for group in pairs if group]
+    return draw_means(axis, groups, number) if groups else None
 
 
 def _tidy(axis: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 COLOURS = (
@@ -21,6 +22,19 @@ def look(number: int) -> dict[str, Any]:
     }
 
 
+def draw_means(axis: Any, groups: Sequence[Sequence[tuple[float, float]]], number: int) -> Any:
+    """Draw a line through the means of groups of (x, y), in order of x, and return what the legend shows.
+
+    Bars in both directions go from the least to the largest value of a group. number: of the line, see `look`.
+    """
+    points = sorted((tuple(zip(*group, strict=True)) for group in groups), key=lambda point: _mean(point[0]))
+    xs, ys = ([point[index] for point in points] for index in (0, 1))
+    return axis.errorbar(
+        [_mean(one) for one in xs], [_mean(one) for one in ys], xerr=_bars(xs), yerr=_bars(ys), **look(number),
+        markersize=4, capsize=2, linewidth=1.2,
+    )  # fmt: skip
+
+
 def legend_beside(figure: Any, handles: dict[str, Any]) -> None:
     """Put one legend, of handles by label, to the right of all axes of a figure with constrained layout."""
     size = 9 if len(handles) <= 16 else 7
@@ -32,3 +46,13 @@ def legend_beside(figure: Any, handles: dict[str, Any]) -> None:
 def legend_width(labels: Any) -> float:
     """Return about how many inches the legend needs."""
     return 0.7 + 0.075 * max((len(label) for label in labels), default=0)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _bars(groups: Sequence[Sequence[float]]) -> list[list[float]]:
+    # Rounding can put the mean of equal values outside of them, and a bar of negative length is an error.
+    below = [max(0.0, _mean(one) - min(one)) for one in groups]
+    return [below, [max(0.0, max(one) - _mean(one)) for one in groups]]
