@@ -31,6 +31,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Take it in again: libraries that look for leaks at the end would find them."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def each_text_is_parsed_once() -> Iterator[None]:
     """Keep what OmegaConf makes of the text of a YAML file: a composition reads 30 files, half of its time."""

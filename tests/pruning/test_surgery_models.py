@@ -46,7 +46,7 @@ MODELS = {
         {"architecture": "convnext_atto", "options": {**CONVNEXT, "conv_mlp": True}},
     ),
     "resnet18_torchvision": (torchvision_model, RGB, {"architecture": "resnet18"}),
-    "resnet50_torchvision": (torchvision_model, RGB, {"architecture": "resnet50"}),
+    "resnet50_torchvision": (torchvision_model, RGB, {"architecture": "resnet50", "options": {"width_per_group": 8}}),
     "resnet18_timm": (timm_model, RGB, {"architecture": "resnet18", "options": {"channels": [6, 8, 10, 12]}}),
     "resnet26_timm": (timm_model, RGB, {"architecture": "resnet26", "options": {"channels": [4, 5, 6, 7]}}),
     "resnet10t_timm": (timm_model, RGB, {"architecture": "resnet10t", "options": {"channels": [6, 8, 10, 12]}}),
