@@ -31,15 +31,15 @@ def composed(*overrides: str):
 
 
 def test_equal_settings_share_data_and_each_other_one_has_its_own(reads):
+    plain = composed()
     with shared_data():
-        first = read_data(composed(), CPU)
+        first = read_data(plain, CPU)
         assert read_data(composed("method=elr", "trainer.epochs=9", "optimizer.lr=0.3", "model=mlp"), CPU) is first
         assert reads == ["read"]
         for other in ("seed=1", "noise.seed=7", "noise=symmetric", "dataset.val_fraction=0.5", "dataset.subset=61",
                       "dataset.storage=streaming", "dataset.workers=1", "paths.cache_dir=elsewhere"):  # fmt: skip
-            read_data(composed(), CPU)
-            assert read_data(composed(other), CPU) is not read_data(composed(), CPU), other
-        assert read_data(composed(), CPU) is not read_data(composed(), replace(CPU, channels_last=True))
+            assert read_data(composed(other), CPU) is not read_data(plain, CPU), other
+        assert read_data(plain, CPU) is not read_data(plain, replace(CPU, channels_last=True))
 
 
 def test_other_data_replace_those_at_hand_and_the_end_of_the_block_forgets_them(reads):
