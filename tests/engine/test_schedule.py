@@ -109,8 +109,9 @@ def test_accumulated_steps_are_counted_as_updates():
 
 def test_networks_with_epochs_of_several_lengths_come_down_at_their_own_end():
     method = build(
-        "scheduler=onecycle", "method=crosssplit", "method.warmup.epochs=2", "method.warmup.batch_size=6", epochs=7
-    )
+        "scheduler=onecycle", "method=crosssplit", "method.warmup.epochs=2", "method.warmup.batch_size=6",
+        "method.warmup.data=own_half", epochs=7,
+    )  # fmt: skip
     for number in (1, 2):
         turn = method.turns[number]  # type: ignore[attr-defined]
         lengths = [len(turn.warmup)] * 2 + [turn.steps] * 5
