@@ -47,6 +47,7 @@ PANELS: dict[str, dict[str, tuple[str, Mapping[str, str]]]] = {
     "CIFAR-10, 5,000 images": {
         "DemP, lr 0.03": ("demp_cifar", {}),
         "SNAP-S": ("demp_cifar", {"method": "snap"}),
+        "dense": ("demp_cifar", {"method": "dense"}),
     },
 }
 """Of each data set the lines: the study, and settings that a point must have; method is demp where none is named."""
