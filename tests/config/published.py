@@ -72,10 +72,16 @@ TRAINING: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def _crosssplit(warmup: int | str, alpha: float | str = 4.0, lambda_u: float | str = 30.0) -> dict[str, Any]:
+def _crosssplit(warmup: int, alpha: float = 4.0, lambda_u: float = 30.0) -> dict[str, Any]:
     keys = {"method.warmup.epochs": warmup, "method.mixup.alpha": alpha, "method.loss.lambda_u": lambda_u}
     keys |= {"method.mixup.strong": 1.0, "method.gamma.delta": 10}
     return keys | {"method.loss.lambda_c": 0.025, "method.loss.tau": 0.05, "method.loss.ramp_epochs": 16}
+
+
+_AUTO = {
+    f"method.{key}": "auto"
+    for key in ("warmup.epochs", "warmup.data", "gamma.delta", "mixup.alpha", "mixup.strong", "loss.lambda_u")
+}
 
 
 def _official(warmup: int) -> dict[str, Any]:
@@ -117,15 +123,8 @@ VALUES: dict[str, dict[str, dict[str, Any]]] = {
     "mini_webvision": {
         "elr": _elr(3, 0.7), **{name: _crosssplit(2, 0.5, 0.0) for name in ("crosssplit", "crosssplit_official")}
     },
-    "cifar10_cpu": {
-        **{name: {"method.gamma.values": [1.0]} for name in ("crosssplit", "crosssplit_official")},
-        "demp": _demp(0.01, 0.5, 50),
-    },
-    "none": {
-        "crosssplit": _crosssplit("auto", "auto", "auto")
-        | {"method.mixup.strong": "auto", "method.gamma.delta": "auto", "method.warmup.data": "auto"},
-        "crosssplit_official": _crosssplit(10), "elr": _elr(3, 0.7),
-    },
+    "cifar10_cpu": {"crosssplit": _AUTO, "crosssplit_official": _crosssplit(10), "demp": _demp(0.01, 0.5, 50)},
+    "none": {"crosssplit": _AUTO, "crosssplit_official": _crosssplit(10), "elr": _elr(3, 0.7)},
     "cifar10_resnet18_sgd": {"demp": _demp(0.03, 85000, 5000), "slimming": {"method.strength": 1e-5}},
     "cifar10_resnet18_adamw": {"demp": _demp(0.01, 85000, 5000), "slimming": {"method.strength": 1e-5}},
     "cifar10_vgg16_sgd": {"demp": _demp(0.005, 15625, 1000), "slimming": {"method.strength": 1e-4}},
@@ -168,7 +167,7 @@ ASYMMETRIC_CIFAR10 = {"elr": _elr(1, 0.9)}
 
 SAYS: dict[str, set[str]] = {
     "none": {"crosssplit_official", "elr"},
-    "tiny_imagenet": {"elr"}, "cifar10_cpu": {"elr", "slimming"},
+    "tiny_imagenet": {"elr"}, "cifar10_cpu": {"crosssplit_official", "elr", "slimming"},
     **{name: {"slimming"} for name in ("imagenet_resnet50", "imagenet_vit_b16", "mnist_mlp", "digits", "digits_smoke")},
     "waterbirds": {"spectral_decoupling"},
     **{
