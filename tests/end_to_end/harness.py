@@ -28,9 +28,8 @@ def _child(
     arguments: Sequence[str], output: str, environment: dict[str, str], before: Callable[[], None] | None
 ) -> None:
     os.setsid()  # so that a signal can go to the group: the run and its workers
-    os.environ.update(environment)
-    for name in [name for name, value in environment.items() if not value]:  # "" stands for a variable that is not set
-        del os.environ[name]
+    os.environ.clear()  # of the process that this one is forked from, which has those of the test that came first
+    os.environ.update({name: value for name, value in environment.items() if value})  # "": as if it were not set
     with open(output, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -52,7 +51,9 @@ def start(
 ) -> BaseProcess:
     """Start `train <arguments>`; what it prints is appended to `output`. before: run in the child first, picklable."""
     command = [*SMALL, *arguments]
-    process = _context.Process(target=_child, args=(command, str(output), environment or {}, before), daemon=False)
+    process = _context.Process(
+        target=_child, args=(command, str(output), dict(os.environ) | (environment or {}), before), daemon=False
+    )
     process.start()
     return process
 

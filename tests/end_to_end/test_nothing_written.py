@@ -15,7 +15,7 @@ REFUSED = {
     "groups for reweighting": (["method=rwg"], "method=rwg needs groups"),
     "groups for a comparison": (["method=erm", "compare=groupdro"], "compare=groupdro (compare=null leaves it out): "),
     "label smoothing": (["method=erm", "method.label_smoothing=2"], "label_smoothing"),
-    "warm-up": (["method=crosssplit", "trainer.epochs=1"], "leave none of trainer.epochs=1"),
+    "warm-up": (["method=crosssplit", "method.warmup.epochs=1", "trainer.epochs=1"], "leave none of trainer.epochs=1"),
     "batch of half the data": (["method=crosssplit", "trainer.epochs=12", "trainer.batch_size=900"], "lower"),
     "pruning target": (["method=random_pruning", "method.target_neuron_sparsity=0.999"], "target_neuron_sparsity"),
     "pruning a network without units": (

@@ -23,6 +23,7 @@ from robustlab.engine.read_data import read_data
 from robustlab.engine.runtime import Runtime, wants_channels_last
 from robustlab.engine.world import World
 from robustlab.errors import ConfigError, UserError
+from robustlab.tracking.console import quiet
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ def check_beside(other: DictConfig, cfg: DictConfig, data: Data | None, runtime:
     with _unchanged_streams(runtime), _named(f"compare={cfg.compare} (compare=null leaves it out): "):
         if data is None:
             check_parts(other)
-        else:
+            return
+        with quiet():
             build_method(other, data if _same_data(other, cfg) else build_data(other, runtime), runtime)
 
 
@@ -100,7 +102,8 @@ def _build_all(runs: Sequence[tuple[str, Mapping[str, Any]]], found: dict[str, s
         first, data = sharing[0], list[Data]()
         _collect(found, first[0], lambda cfg=first[1], data=data: data.append(read_data(cfg, _on_cpu(cfg))))
         for label, cfg in sharing if data else ():
-            _collect(found, label, lambda cfg=cfg, data=data: build_method(cfg, data[0], CPU))
+            with quiet():
+                _collect(found, label, lambda cfg=cfg, data=data: build_method(cfg, data[0], CPU))
 
 
 def _on_cpu(cfg: DictConfig) -> Runtime:

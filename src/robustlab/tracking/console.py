@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TextIO
 
 from rich.console import Console
@@ -28,9 +31,22 @@ def make_console(stream: TextIO | None = None, *, width: int | None = None) -> C
     )
 
 
+_is_quiet: ContextVar[bool] = ContextVar("_is_quiet", default=False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep notices and warnings back inside this block: what is only tried out says them again when it runs."""
+    token = _is_quiet.set(True)
+    try:
+        yield
+    finally:
+        _is_quiet.reset(token)
+
+
 def say(text: str) -> None:
     """Print a notice on standard error, at once; of several processes only the first one speaks."""
-    if World.from_environment().is_main:
+    if World.from_environment().is_main and not _is_quiet.get():
         print(text, file=sys.stderr, flush=True)
 
 
