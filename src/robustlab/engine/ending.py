@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from robustlab.engine.lock import ENDING_FILE, Holder, last_holder
 from robustlab.engine.world import World
 from robustlab.errors import EXIT_PREEMPTED, RunFolderError, UserError
 from robustlab.files import write_json
+from robustlab.timestamps import timestamp
 from robustlab.tracking.console import warn
 
 
@@ -59,7 +59,7 @@ def record_ending(folder: Path, exit_code: int, error: str, message: str, *, tra
     me = str(Holder.this_process())
     if last_holder(folder) != me or not World.from_environment().is_main:
         return
-    ending = Ending(me, exit_code, error, message, time.strftime("%Y-%m-%dT%H:%M:%S%z"), trace)
+    ending = Ending(me, exit_code, error, message, timestamp(), trace)
     try:
         write_json(folder / ENDING_FILE, asdict(ending))
     except RunFolderError as failed:  # the error at hand matters more

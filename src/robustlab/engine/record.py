@@ -8,7 +8,6 @@ import platform
 import re
 import socket
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 
 import robustlab
 from robustlab.engine.git import git_state
+from robustlab.timestamps import timestamp
 
 
 def reproducibility_record(*, config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def reproducibility_record(*, config: Mapping[str, Any], overrides: Sequence[str
     config: the resolved configuration. overrides: the command line's. What cannot be found out is null.
     """
     return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "time": timestamp(),
         "command": [Path(sys.argv[0]).name, *overrides],
         "overrides": list(overrides),
         "config": dict(config),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from omegaconf import DictConfig
 from robustlab.config.occupant import HISTORY
 from robustlab.engine.identity import result_name
 from robustlab.engine.session import Session
+from robustlab.timestamps import timestamp
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def results_of(
         **({"skipped_images": session.data.skipped} if session.data.skipped else {}),
         "group": group,
         "tags": list(cfg.tags),
-        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "finished_at": timestamp(),
         **{key: session.identity[key] for key in HISTORY if key in session.identity},
         **({} if groups is None else {"groups": groups}),
     }

@@ -20,6 +20,7 @@ from robustlab.files import write_json
 from robustlab.invocation import SWEEP_VARIABLE
 from robustlab.launch.queue import may_requeue
 from robustlab.launch.record import log_path, outcome_path, read_outcome
+from robustlab.timestamps import timestamp
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -93,7 +94,7 @@ class Pack:
             "job": _job_id(),
             "restarts": _restarts(),
             "node": socket.gethostname(),
-            "ended_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "ended_at": timestamp(),
         }
         write_json(outcome_path(self.sweep, number), outcome)
 

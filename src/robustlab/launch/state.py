@@ -8,7 +8,6 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal, get_args
@@ -19,12 +18,12 @@ from robustlab.errors import EXIT_PREEMPTED
 from robustlab.invocation import same_command
 from robustlab.launch.queue import QueuedJob, queue
 from robustlab.launch.record import Submission, SubmittedPoint, log_path, read_outcome, read_submissions
+from robustlab.timestamps import is_before
 from robustlab.tracking.base import METRICS_FILE
 
 State = Literal["done", "running", "queued", "requeued", "stopped", "unclear", "killed", "failed", "not started"]
 STATES: tuple[State, ...] = get_args(State)
 LOG_TAIL = 65536
-TIME = "%Y-%m-%dT%H:%M:%S%z"
 _HOLDER = re.compile(r"process (\d+) on (\S+?)(?:, SLURM job (\d+))?")
 
 
@@ -63,7 +62,7 @@ class Overview:
         submitted = self.latest.get(str(run_dir))
         job = submitted and (self.jobs or {}).get(submitted[1].job)
         ended = finished_at(run_dir)
-        if ended is not None and not (submitted and _is_before(ended, submitted[0].submitted_at)):
+        if ended is not None and not (submitted and is_before(ended, submitted[0].submitted_at)):
             return Standing("done")
         if submitted and job:  # to extend a run that was done before, or to start it anew
             return _in_queue(job, *submitted)
@@ -101,7 +100,7 @@ class Overview:
         code, ending = outcome["exit_code"], read_ending(Path(point.run_dir))
         if code == 0 and is_done(Path(point.run_dir)):
             return Standing("done")
-        if ending is not None and ending.exit_code == code and not _is_before(ending.ended_at, sweep.submitted_at):
+        if ending is not None and ending.exit_code == code and not is_before(ending.ended_at, sweep.submitted_at):
             last = _what_happened(ending.message)
         if code == EXIT_PREEMPTED:
             return Standing("stopped", f"job {point.job} was not requeued", point.job)
@@ -168,14 +167,6 @@ def finished_at(run_dir: Path) -> str | None:
         return str(results.get("finished_at", "")) if results.get("finished") is True else None
     except (OSError, ValueError, AttributeError):
         return None
-
-
-def _is_before(one: str, other: str) -> bool:
-    """Tell whether one time, as written in results and records, lies before another; False where one is not known."""
-    try:
-        return datetime.strptime(one, TIME) < datetime.strptime(other, TIME)
-    except ValueError:
-        return False
 
 
 def last_line(path: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from robustlab.launch.plan import Plan, absolute, make_plan
 from robustlab.launch.record import Submission, SubmittedPoint
 from robustlab.launch.settings import need_slurm, slurm_settings, submitit_parameters
 from robustlab.launch.snapshot import snapshot
+from robustlab.timestamps import timestamp
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -75,7 +75,7 @@ def submit(plan: Plan) -> Submission:
     ]
     submission = Submission(
         folder=folder,
-        submitted_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        submitted_at=timestamp(),
         cwd=str(Path.cwd()),
         hydra_overrides=list(plan.hydra_overrides),
         config_dirs=list(plan.config_dirs),

@@ -79,8 +79,9 @@ class Turn:
         four = ("weak", "weak", "strong", "strong")
         everything = data.train_indices
         warmup, jsd = settings.warmup, settings.jsd
+        self.warmup_data = warmup_data(warmup.data, labels=len(own))
         self.warmup: Loader = data.loader(
-            everything if warmup_data(warmup.data, labels=len(own)) == "full" else own,
+            everything if self.warmup_data == "full" else own,
             batch_size=warmup.batch_size or min(2 * size, len(own)),
             views=("weak",),
             purpose=f"warmup{number}",

@@ -15,7 +15,7 @@ from robustlab.methods.crosssplit import settings as s
 from robustlab.methods.crosssplit.halves import Turn, TurnItem, split_halves
 from robustlab.methods.crosssplit.losses import warmup_loss
 from robustlab.methods.crosssplit.record import Record, half_metrics, stall
-from robustlab.methods.crosssplit.schedule import Schedule, warmup_data
+from robustlab.methods.crosssplit.schedule import Schedule
 from robustlab.methods.crosssplit.step import SplitStep
 from robustlab.methods.inference import eval_logits
 from robustlab.methods.memorisation import DiagnosticsSettings, train_predictions, wrong_labels
@@ -113,10 +113,10 @@ class CrossSplit(Method):
         found = Schedule.of(self.settings, epochs=context.epochs, steps=turn.steps)
         if self.settings.follows_the_run:
             before, after = found.warmup * len(turn.warmup), (context.epochs - found.warmup) * turn.steps
-            own = warmup_data(self.settings.warmup.data, labels=len(self.halves[0])) == "own_half"
+            labels = "all labels" if turn.warmup_data == "full" else "the own half"
             say(
-                f"CrossSplit, for the length of this run: {found.warmup} epochs of warm-up on "
-                f"{'the own half' if own else 'all labels'} ({before:,} updates of each network, {after:,} after it), "
+                f"CrossSplit, for the length of this run: {found.warmup} epochs of warm-up on {labels} ({before:,} "
+                f"updates of each network, {after:,} after it), "
                 f"delta {found.delta:.3g} epochs, lambda_u {found.lambda_u:.3g}, MixUp's alpha {found.alpha:.3g}, "
                 f"{percent(found.strong)} strong views"
             )
