@@ -16,7 +16,7 @@ import pytest
 from robustlab.engine import lock
 from robustlab.engine.lock import Holder, locked
 from robustlab.errors import ConfigError, RunFolderError
-from tests.end_to_end.harness import assert_same_run, run_folder, start, train
+from tests.end_to_end.harness import assert_same_run, start, train
 from tests.faults import injectors
 from tests.faults.subjects import arguments
 
@@ -205,6 +205,9 @@ def no_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
+TURNED_AWAY = ("is in use by", "already finished")
+
+
 @pytest.mark.slow
 @pytest.mark.fault("F19", control=True)
 def test_lock_control_an_engine_without_a_lock_lets_both_write(tmp_path):
@@ -213,6 +216,6 @@ def test_lock_control_an_engine_without_a_lock_lets_both_write(tmp_path):
     processes = [start(arguments("erm", tmp_path / "out", "trainer.epochs=6"), log, before=before) for log in logs]
     for process in processes:
         process.join(200)
-    trained = ["in use" not in log.read_text() and "already finished" not in log.read_text() for log in logs]
-    assert sum(trained) > 1
-    assert run_folder(tmp_path / "out")
+    texts = [log.read_text() for log in logs]
+    both = [text for text in texts if "training labels:" in text and not any(word in text for word in TURNED_AWAY)]
+    assert len(both) > 1  # what is left of the folder is chance: each may remove or replace the files of another

@@ -90,7 +90,7 @@ class FrozenFeatures:
 
     def _blocks(self, feed: Feed, count: int, view: View, path: Path) -> Iterator[np.ndarray]:
         """Yield float32 [b, F] of all images, in order."""
-        say(f"computing the features of {count:,} images by {self._name}, once, into {path}")
+        say(f"computing the features of {count:,} images by {self._name}, once, into {path}", once=True)
         order = Order(count, self._batch_size, 0, "features", shuffle=False)
         for batch in Loader(feed, torch.arange(count), order=order, views=[view], labels=None).epoch(0):
             with torch.inference_mode():

@@ -36,7 +36,7 @@ _is_quiet: ContextVar[bool] = ContextVar("_is_quiet", default=False)
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep notices and warnings back inside this block: what is only tried out says them again when it runs."""
+    """Hold back the notices and warnings of what is only tried out: it says them again when it runs."""
     token = _is_quiet.set(True)
     try:
         yield
@@ -44,9 +44,12 @@ def quiet() -> Iterator[None]:
         _is_quiet.reset(token)
 
 
-def say(text: str) -> None:
-    """Print a notice on standard error, at once; of several processes only the first one speaks."""
-    if World.from_environment().is_main and not _is_quiet.get():
+def say(text: str, *, once: bool = False) -> None:
+    """Print a notice on standard error, at once; of several processes only the first one speaks.
+
+    once: it tells of work that nobody does again, so it is also said where it is `quiet`.
+    """
+    if World.from_environment().is_main and (once or not _is_quiet.get()):
         print(text, file=sys.stderr, flush=True)
 
 
