@@ -66,7 +66,8 @@ REFUSED = {
     "LBFGS": (["optimizer._target_=torch.optim.LBFGS", "~optimizer.momentum", "~optimizer.weight_decay",
                "~optimizer.nesterov"], "train: "),
     "too large a batch": (["method=erm", "trainer.batch_size=5000"], "lower trainer.batch_size"),
-    "no such GPU": (["method=erm", "trainer.device=cuda:99"], "no CUDA device is visible"),
+    "no such GPU": (["method=erm", "trainer.device=cuda:99"], "trainer.device=cuda:99, but"),
+    "no such device": (["method=erm", "trainer.device=xpu:99"], "trainer.device=xpu:99, but"),
     "fp16 on the CPU": (["trainer.precision=fp16", "trainer.device=cpu"], "fp16"),
     "selection by groups": (["trainer.selection=[hg]"], "need a validation split"),
     # paths

@@ -268,6 +268,26 @@ def test_the_script(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--device", "cuda:99"], "--device cuda:99, but"),
+        (["--device", "gpu"], "torch has no such device; use cpu, cuda or cuda:<n>"),
+        (["--threads", "0"], "expected a number from 1, got '0'"),
+        (["--threads", "100000"], "100000 threads, and this machine has"),
+        (["--batch-sizes", "1", "-2"], "expected a number from 1, got '-2'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_written(run, capsys, option, message):
+    try:
+        code, _, error = script_at("export.py", capsys, run, "--latency", *option)
+    except SystemExit as refusal:  # argparse's
+        code, error = refusal.code, capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert not (run / "export").exists()
+
+
+@pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda run: (run / "config.yaml").unlink(), "is no run folder"),

@@ -95,7 +95,11 @@ def test_a_perceptron_goes_on_exactly(optimizer):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_equal_gradients_lead_to_equal_weights_to_the_bit(optimizer):
-    """The optimizer alone, whose arithmetic is element by element."""
+    """The optimizer alone, whose arithmetic is element by element.
+
+    The fused one rounds the last elements of a tensor, which fill no vector of the CPU, otherwise than the rest: where
+    the units that stay lie decides their last bit on some CPUs.
+    """
     pruned, whole = pruned_and_whole(perceptron, optimizer, (16, 1, 3, 5))
     units, live = units_of(whole.network), pruned.surgeon.live
     for step in range(5):
@@ -105,8 +109,9 @@ def test_equal_gradients_lead_to_equal_weights_to_the_bit(optimizer):
                 parameter.grad = gradients[name]
             one.optimizer.step()
     expected = surviving(whole.network.state_dict(), units, live)
+    rounding = 1e-6 if optimizer.keywords.get("fused") else 0.0
     for name, value in pruned.network.state_dict().items():
-        assert torch.equal(value, expected[name]), name
+        torch.testing.assert_close(value, expected[name], rtol=rounding, atol=rounding / 100, msg=name)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())

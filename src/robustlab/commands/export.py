@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from robustlab.commands.arguments import count, threads
 from robustlab.errors import UserError
 from robustlab.invocation import hint
 
@@ -33,14 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="where to measure: cpu, cuda (default %(default)s)")
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="in what to measure (default %(default)s)")
     parser.add_argument(
-        "--batch-sizes", type=int, nargs="+", default=[1, 256], metavar="N", help="what to measure (default 1 256)"
+        "--batch-sizes", type=count, nargs="+", default=[1, 256], metavar="N", help="what to measure (default 1 256)"
     )
-    parser.add_argument("--threads", type=int, help="CPU threads of the measurement (default: what torch chooses)")
+    parser.add_argument("--threads", type=threads, help="CPU threads of the measurement (default: what torch chooses)")
     args = parser.parse_args(argv)
+    from robustlab.devices import device_of
     from robustlab.pruning.export import export_run
 
     out = args.run / "export" if args.out is None else args.out
     try:
+        device_of(args.device, "--device ")
         exported = export_run(args.run, out, weights=args.weights, learner=args.network)
     except UserError as error:
         print(f"export: {error}", file=sys.stderr)
@@ -59,9 +62,6 @@ def _measure(args: argparse.Namespace, exported) -> int:
     from robustlab.files import write_json
     from robustlab.pruning.latency import inference_speed_up
 
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        print(f"export: --device {args.device}, but no CUDA device is visible", file=sys.stderr)
-        return 2
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     found = inference_speed_up(

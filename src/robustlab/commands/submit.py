@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from robustlab.commands.arguments import count
 from robustlab.config.compose import session
 from robustlab.errors import UserError
 from robustlab.invocation import hint
@@ -26,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="as for train -m; hydra.launcher.* for what a job asks for")
     parser.add_argument("--config-dir", help="a folder with options of your own, as for train")
     parser.add_argument("--dry-run", action="store_true", help="check every point and print what would be submitted")
-    parser.add_argument("--at-most", type=_count, metavar="N", help="jobs at a time (hydra.launcher.array_parallelism)")
-    parser.add_argument("--pack", type=_count, metavar="K", help="runs side by side in a job (hydra.launcher.pack)")
+    parser.add_argument("--at-most", type=count, metavar="N", help="jobs at a time (hydra.launcher.array_parallelism)")
+    parser.add_argument("--pack", type=count, metavar="K", help="runs side by side in a job (hydra.launcher.pack)")
     args = parser.parse_intermixed_args(argv)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as train does: a `_target_` may name a module that lies here
@@ -42,9 +43,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"submit: {error}", file=sys.stderr)
         return error.exit_code
     return 0
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
-    return int(text)

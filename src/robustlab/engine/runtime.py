@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from robustlab.devices import device_of
 from robustlab.engine.memory import keep_freed_memory
 from robustlab.engine.world import World
 from robustlab.errors import ConfigError, PeerError
@@ -78,14 +79,9 @@ class Runtime:
         name = trainer.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError(f"trainer.device={name}, but no CUDA device is visible; use trainer.device=cpu or auto")
+        device = device_of(name, "trainer.device=")
         if name == "cuda":
-            name = f"cuda:{_local_gpu(world)}"
-        try:
-            device = torch.device(name)
-        except RuntimeError as error:
-            raise ConfigError(f"trainer.device={name} is no torch device; use auto, cpu, cuda or cuda:0") from error
+            device = torch.device("cuda", _local_gpu(world))
         on_gpu = device.type == "cuda"
         if on_gpu:
             torch.cuda.set_device(device)
