@@ -102,6 +102,7 @@ def empty_place(tmp_path, monkeypatch) -> Path:
     place = tmp_path / "place"
     place.mkdir()
     monkeypatch.setenv("HOME", str(place / "home"))
+    monkeypatch.setenv("CUDA_CACHE_DISABLE", "1")  # the driver's own, in the home folder
     monkeypatch.chdir(place)
     return place
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from robustlab.data.module import Data
@@ -17,6 +15,7 @@ from robustlab.engine.evaluate import Outcomes, evaluate, evaluate_splits
 from robustlab.engine.learner import Learner
 from robustlab.engine.runtime import Runtime
 from tests.engine.planted import TEST, Planted, reader
+from tests.ranks import joined, run_ranks
 
 
 def measure(rank: int, world_size: int) -> dict:
@@ -42,22 +41,15 @@ def statistics(rank: int, world_size: int) -> list[list[float]]:
 
 
 def one_of(rank: int, world_size: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
-    found = measure(rank, world_size) | {"statistics": statistics(rank, world_size)}
-    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    with joined(rank, world_size, folder):
+        found = measure(rank, world_size) | {"statistics": statistics(rank, world_size)}
+        Path(folder, f"{rank}.json").write_text(json.dumps(found))
 
 
 @pytest.mark.slow
 def test_three_processes_measure_what_one_does(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.engine.test_evaluate_ranks", "torchmetrics.classification"])
-    processes = [context.Process(target=one_of, args=(rank, 3, str(tmp_path))) for rank in range(3)]
-    for process in processes:
-        process.start()
+    run_ranks(one_of, [(rank, 3) for rank in range(3)], str(tmp_path))
     alone = measure(0, 1)
-    for process in processes:
-        process.join(300)
-    assert [process.exitcode for process in processes] == [0, 0, 0]
     assert alone["measured"]["test/worst_group"] == 0.5
     assert "test/inferred_worst" in alone["measured"]
     assert alone["right"] == [float(label == said) for label, _, said in TEST]

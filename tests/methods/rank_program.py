@@ -24,6 +24,7 @@ from robustlab.errors import ConfigError
 from robustlab.methods.base import Method
 from tests.methods.grouped import grouped_digits
 from tests.methods.harness import RUNTIME, flat, run
+from tests.ranks import joined
 
 SAMPLES, BATCH = 125, 18
 """125 = 6 * 18 + 17: no batch can be shared evenly by 4, and none that is left is so small that 4 leave it out."""
@@ -123,15 +124,11 @@ def prepare() -> None:
 def work(rank: int, world_size: int, cases: Sequence[Case], folder: str) -> None:
     """Join the others (one rank alone joins nobody), and write what came out of each case."""
     prepare()
-    if world_size > 1:
-        meeting = f"file://{folder}/meeting{world_size}"
-        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
     found: dict[str, Any] = {}
-    for case in cases:
-        try:
-            found[case.label] = outcome(case, rank=rank, world_size=world_size)
-        except ConfigError as error:  # on all ranks, or the others wait in vain
-            found[case.label] = str(error)
-    torch.save(found, Path(folder) / f"{world_size}-{rank}.pt")
-    if world_size > 1:
-        dist.destroy_process_group()
+    with joined(rank, world_size, folder):
+        for case in cases:
+            try:
+                found[case.label] = outcome(case, rank=rank, world_size=world_size)
+            except ConfigError as error:  # on all ranks, or the others wait in vain
+                found[case.label] = str(error)
+        torch.save(found, Path(folder) / f"{world_size}-{rank}.pt")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from robustlab.config.compose import compose
 from robustlab.methods.crosssplit.record import PER_SAMPLE
 from tests.methods import rank_program
 from tests.methods.rank_program import BATCH, Case
+from tests.ranks import run_ranks
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
 VARIANTS = {
@@ -96,16 +96,8 @@ def outcomes(tmp_path_factory) -> dict[tuple[int, int], dict[str, Any]]:
     """What came out, by rank and number of processes."""
     folder = tmp_path_factory.mktemp("ranks")
     cases = [make_case(label) for label in LABELS]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.methods.rank_program", "torchmetrics.classification", "sklearn.cluster"])
     places = [(rank, world_size) for world_size in (1, 2, 4) for rank in range(world_size)]
-    processes = [context.Process(target=rank_program.work, args=(*place, cases, str(folder))) for place in places]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(500)
-    codes = {place: process.exitcode for place, process in zip(places, processes, strict=True)}
-    assert codes == dict.fromkeys(places, 0)
+    run_ranks(rank_program.work, places, cases, str(folder))
     return {place: torch.load(folder / f"{place[1]}-{place[0]}.pt", weights_only=True) for place in places}
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 
 from robustlab.engine.runtime import Runtime
@@ -14,6 +13,7 @@ from robustlab.methods.cobalt import losses
 from robustlab.methods.cobalt.dictionary import Dictionary, update_centre
 from robustlab.methods.cobalt.discovery_settings import DictionarySettings
 from tests.methods.cobalt.toy import CPU, make_data, make_discovery, train
+from tests.ranks import joined
 
 ROWS, SLOTS, DIM = 7, 3, 4  # an odd number of images: one process has one more than the other
 
@@ -52,22 +52,21 @@ def compute(runtime: Runtime) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in found.items()}
 
 
-def run(rank: int, folder: str) -> None:
+def work(rank: int, world_size: int, folder: str) -> None:
     """Join the other process, compute, train a little, and write what came out."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    runtime = replace(CPU, rank=rank, world_size=2)
-    data = make_data(rank=rank, world_size=2)
-    discovery = make_discovery(data, runtime=runtime)
-    train(discovery, data)
-    concepts = discovery.extract(data, ("train",))
-    trained = {
-        "codes": discovery.dictionary.codes,
-        "centre": discovery.centre,
-        "student": [parameter.detach() for parameter in discovery.learner.network.parameters()],
-        "teacher": list(discovery.teacher.parameters()),
-        "table": concepts.tables["train"],
-        "samples": concepts.samples["train"],
-    }
-    torch.save({"found": compute(runtime), "trained": trained}, Path(folder) / f"rank{rank}.pt")
-    dist.destroy_process_group()
+    with joined(rank, world_size, folder):
+        runtime = replace(CPU, rank=rank, world_size=world_size)
+        data = make_data(rank=rank, world_size=world_size)
+        discovery = make_discovery(data, runtime=runtime)
+        train(discovery, data)
+        concepts = discovery.extract(data, ("train",))
+        trained = {
+            "codes": discovery.dictionary.codes,
+            "centre": discovery.centre,
+            "student": [parameter.detach() for parameter in discovery.learner.network.parameters()],
+            "teacher": list(discovery.teacher.parameters()),
+            "table": concepts.tables["train"],
+            "samples": concepts.samples["train"],
+        }
+        torch.save({"found": compute(runtime), "trained": trained}, Path(folder) / f"rank{rank}.pt")

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from torch.multiprocessing.spawn import spawn
 
 from tests.methods.cobalt import rank_program
 from tests.methods.cobalt.toy import CPU
 from tests.methods.harness import assert_equal
+from tests.ranks import run_ranks
 
 
 @pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path):
-    spawn(rank_program.run, args=(str(tmp_path),), nprocs=2)
+    run_ranks(rank_program.work, [(0, 2), (1, 2)], str(tmp_path))
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     whole = rank_program.compute(CPU)
     for name in ("contrast", "quantisation", "distillation"):
