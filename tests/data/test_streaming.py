@@ -210,6 +210,7 @@ class FullSharedMemory(Ragged):
         return super().decode(index)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F20")
 def test_full_shared_memory_is_an_error_that_names_it(capfd) -> None:
     batches = photos(FullSharedMemory(torch.empty(24)), workers=2, timeout=3.0).evaluation("train", 4).epoch(0)
@@ -219,6 +220,7 @@ def test_full_shared_memory_is_an_error_that_names_it(capfd) -> None:
     capfd.readouterr()  # the worker's own traceback
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F20", control=True)
 def test_a_plain_loader_waits_for_ever(monkeypatch) -> None:
     def careless(self, iterator, pending):

@@ -49,7 +49,9 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "schedule", [name if name == "multistep" else pytest.param(name, marks=pytest.mark.slow) for name in SCHEDULES]
+)
 def test_the_learning_rate_goes_on_as_in_a_run_of_the_new_length(schedule, tmp_path):
     more = SCHEDULES[schedule]
     assert run(tmp_path, 2, *more)[0] == 0
@@ -74,6 +76,7 @@ def test_a_run_without_a_schedule_ends_where_the_longer_one_does(tmp_path):
     assert extended["run_name"] != whole["run_name"]
 
 
+@pytest.mark.slow
 def test_an_extended_run_says_so_everywhere_and_stands_apart_in_the_report(tmp_path):
     outputs = tmp_path / "outputs"
     assert run(tmp_path, 1)[0] == 0

@@ -26,6 +26,7 @@ def events(folder):
     return json.loads((folder / "pruning.json").read_text())["events"]
 
 
+@pytest.mark.slow
 def test_killed_before_in_and_after_a_removal_a_run_ends_with_the_same_bits(tmp_path):
     command = [*DEMP, DYING]
     whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log.txt"
@@ -74,6 +75,7 @@ def test_with_no_unit_left_a_run_exits_with_5_and_says_what_to_do(tmp_path):
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.slow
 def test_two_ranks_remove_the_same_units_as_one_process(tmp_path):
     command = ["method=demp", "method.reg.kind=l1", "method.reg.target=all", "method.reg.peak=0.02", *SMALL[2:]]
     command += ["noise=none", "model=mlp", "model.widths=[24,16]", "model.norm=none", "method.surgery.every=4"]

@@ -22,7 +22,7 @@ def folders(outputs: Path) -> dict[str, Path]:
     [
         (["-m", "method=erm,elr"], 1),  # the check ahead reads, both points use it
         (["method=elr", "compare=erm"], 1),
-        (["-m", "method=erm,elr", "seed=0,1"], 4),  # seeds 0, 1, 0, 1
+        pytest.param(["-m", "method=erm,elr", "seed=0,1"], 4, marks=pytest.mark.slow),  # seeds 0, 1, 0, 1
     ],
 )
 def test_equal_data_are_read_once(more, reads, tmp_path):
@@ -32,6 +32,7 @@ def test_equal_data_are_read_once(more, reads, tmp_path):
     assert train(command, log, before=partial(on_call, READING, reads + 1, kill)) == 0, log.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_on_data_that_another_has_read_is_the_run_that_reads_them_itself(tmp_path):
     log, shared, alone = tmp_path / "log.txt", tmp_path / "shared", tmp_path / "alone"
     assert train([*SMALL, "-m", "method=erm,elr", f"paths.output_dir={shared}"], log) == 0

@@ -59,7 +59,7 @@ def check_resume(tmp_path: Path, method: str, storage: str, number: signal.Signa
     assert_same_run(run_folder(whole), run_folder(broken))
 
 
-@pytest.mark.parametrize("method", ["erm", "crosssplit"])
+@pytest.mark.parametrize("method", ["erm", pytest.param("crosssplit", marks=pytest.mark.slow)])
 def test_sigterm_in_mid_epoch_saves_and_the_same_command_goes_on(tmp_path, method):
     check_resume(tmp_path, method, "resident", signal.SIGTERM, kills=2, seed=0)
     ends, logged = stage_ends(run_folder(tmp_path / "broken")), rows(run_folder(tmp_path / "broken"))

@@ -67,6 +67,7 @@ def test_kill_at_random_moments_and_operations_of_methods_with_phases(tmp_path, 
     assert torment(method, tmp_path, kills=2, seed=1).kills == 2
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F3")
 def test_kill_at_every_named_point_of_one_run(tmp_path):
     compare(
@@ -89,6 +90,7 @@ IN_AN_EPOCH = partial(on_call, "robustlab.engine.learner:Learner.step", 5, kill)
 GLOBAL_NOISE = ("method._target_=tests.faults.test_kills.GlobalNoise",)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F1")
 def test_kill_leaves_the_global_random_stream_where_it_was(tmp_path):
     compare("erm", tmp_path, IN_AN_EPOCH, more=GLOBAL_NOISE)
@@ -98,6 +100,7 @@ def forget(state: object) -> None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F1", "F3", control=True)
 def test_kill_control_random_states_that_are_not_restored_change_the_result(tmp_path):
     bad = partial(replace, "robustlab.engine.session:set_rng_state", forget)

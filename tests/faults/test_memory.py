@@ -28,6 +28,7 @@ KINDS = {"torch on the CPU": torch_on_cpu, "python": python, "CUDA": cuda}
 EVALUATION = "robustlab.engine.loop:evaluate_splits"
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F21")
 def test_out_of_memory_says_what_to_lower_and_keeps_the_checkpoint(tmp_path):
     log, whole, broken = tmp_path / "log.txt", tmp_path / "whole", tmp_path / "broken"

@@ -43,6 +43,7 @@ def test_a_name_becomes_one_safe_component_of_a_path(trick):
     assert safe.isprintable()
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F17")
 def test_tricks_in_the_settings_stay_in_the_output_folder_or_are_refused(tmp_path):
     root = tmp_path / "deep" / "root"

@@ -103,6 +103,7 @@ def default_signals(worker: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F4", control=True)
 def test_signal_control_workers_that_do_not_ignore_it_take_the_run_down(tmp_path):
     bad = partial(replace, "robustlab.data.workers:ignore_signals", default_signals)

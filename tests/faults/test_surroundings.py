@@ -94,6 +94,7 @@ def test_clock_control_streams_that_depend_on_the_clock_change_the_result(tmp_pa
 SAVE = "robustlab.engine.checkpoint:Checkpoints.save"
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F25")
 def test_another_number_of_workers_changes_no_bit(tmp_path):
     log, streaming = tmp_path / "log.txt", "dataset.storage=streaming"
