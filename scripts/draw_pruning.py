@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustlab.report.looks import draw_means, legend_beside, legend_width
+from robustlab.report.looks import draw_level, draw_means, legend_beside, legend_width, tidy
 from robustlab.study.results import read_lines
 from robustlab.study.table import value, variants
 
@@ -22,26 +22,18 @@ MEASURES = {
     "neurons removed, %": lambda row: _known(row, "pruning/neuron_sparsity"),
 }
 LONG = {"trainer.epochs": "120"}
+BASELINES: dict[str, Mapping[str, str]] = {
+    "SNAP-S": {"method": "snap", "optimizer.lr": "0.1", "method.scoring.refresh_norm": "False"},
+    "random": {"method": "random_pruning", "optimizer.lr": "0.03", "method.scope": "per_layer"},
+    "magnitude": {"method": "magnitude", "optimizer.lr": "0.03", "method.prune_at": "0.25"},
+    "slimming": {"method": "slimming", "optimizer.lr": "0.03", "method.strength": "0.001"},
+}
+"""The settings of each on digits that were chosen on validation images."""
 PANELS: dict[str, dict[str, tuple[str, Mapping[str, str]]]] = {
     "digits": {
         "DemP, lr 0.1": ("demp_digits", LONG | {"optimizer.lr": "0.1"}),
         "DemP, lr 0.03": ("demp_digits", LONG | {"optimizer.lr": "0.03"}),
-        "SNAP-S": (
-            "demp_digits_flops",
-            {"method": "snap", "optimizer.lr": "0.1", "method.scoring.refresh_norm": "False"},
-        ),
-        "random": (
-            "demp_digits_flops",
-            {"method": "random_pruning", "optimizer.lr": "0.03", "method.scope": "per_layer"},
-        ),
-        "magnitude": (
-            "demp_digits_flops",
-            {"method": "magnitude", "optimizer.lr": "0.03", "method.prune_at": "0.25"},
-        ),
-        "slimming": (
-            "demp_digits_flops",
-            {"method": "slimming", "optimizer.lr": "0.03", "method.strength": "0.001"},
-        ),
+        **{label: ("demp_digits_flops", settings) for label, settings in BASELINES.items()},
         "dense": ("demp_digits", LONG | {"method": "dense", "optimizer.lr": "0.1"}),
     },
     "CIFAR-10, 5,000 images": {
@@ -82,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for label, (study, settings) in lines.items():
                 handles[label] = _draw(axis, points(study, settings), measure, labels.index(label))
             axis.set_xlabel(measure)
-            axis.grid(alpha=0.3)
-            axis.spines[["top", "right"]].set_visible(False)
+            tidy(axis)
     legend_beside(figure, handles)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
@@ -94,8 +85,7 @@ def _draw(axis: Any, found: Sequence[Sequence[Mapping[str, Any]]], measure: str,
     """Draw the mean over seeds of each point, and bars from the least to the largest; dense as a horizontal line."""
     if all(row["settings"].get("method") == "dense" for rows in found for row in rows):
         values = [100 * _known(row, "test/accuracy") for rows in found for row in rows]
-        axis.axhspan(min(values), max(values), color="black", alpha=0.1, linewidth=0)
-        return axis.axhline(sum(values) / len(values), color="black", linestyle="--")
+        return draw_level(axis, values, 0)
     share = MEASURES[measure]
     groups = [[(100 * share(row), 100 * _known(row, "test/accuracy")) for row in rows] for rows in found]
     return draw_means(axis, groups, number)

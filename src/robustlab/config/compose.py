@@ -6,7 +6,7 @@ import copy
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from hydra.conf import HydraConf
     from hydra.core.config_loader import ConfigLoader
-    from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.object_type import ObjectType
     from hydra.types import RunMode
     from omegaconf import DictConfig
@@ -42,22 +41,12 @@ def conf_dir() -> Path:
     )
 
 
-@contextmanager
-def session(config_dirs: Sequence[str | Path] = (), *, config_path: str | None = None) -> Iterator[Hydra]:
+def session(config_dirs: Sequence[str | Path] = (), *, config_path: str | None = None) -> AbstractContextManager[Hydra]:
     """Open Hydra on conf/ and `config_dirs` (as `--config-dir`); put back afterwards whatever Hydra was open before.
 
     config_path: a folder in the place of conf/ (as `--config-path`). Raises `ConfigError` for a missing folder.
     """
-    from hydra.core.config_search_path import SearchPathQuery
-
-    search_path = _search_path(config_path or str(conf_dir()))
-    for folder in config_dirs:
-        if not Path(folder).is_dir():
-            raise ConfigError(f"--config-dir {folder}: there is no such folder")
-        path = f"file://{os.path.abspath(folder)}"
-        search_path.prepend(provider="command-line", path=path, anchor=SearchPathQuery(provider="schema"))
-    with _opened(lambda: _hydra_on(search_path)) as hydra:
-        yield hydra
+    return _opened(lambda: _hydra(config_path or str(conf_dir()), config_dirs))
 
 
 @contextmanager
@@ -74,25 +63,27 @@ def _opened(make: Callable[[], Hydra]) -> Iterator[Hydra]:
         GlobalHydra.instance().hydra = before
 
 
-def _search_path(folder: str) -> ConfigSearchPath:
-    from hydra._internal.utils import create_config_search_path
-
-    return create_config_search_path(folder)
-
-
-def _hydra_on(search_path: ConfigSearchPath) -> Hydra:
+def _hydra(folder: str, config_dirs: Sequence[str | Path] = ()) -> Hydra:
     from hydra import version
     from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
 
     register()
     version.setbase(None)
+    search_path = create_config_search_path(folder)
+    for added in config_dirs:
+        if not Path(added).is_dir():
+            raise ConfigError(f"--config-dir {added}: there is no such folder")
+        path = f"file://{os.path.abspath(added)}"
+        search_path.prepend(provider="command-line", path=path, anchor=SearchPathQuery(provider="schema"))
     return Hydra.create_main_hydra2(CONFIG_NAME, search_path)
 
 
 @lru_cache(maxsize=1)
 def _hydra_on_conf(folder: str) -> Hydra:
     """Return the Hydra that all calls of `compose` share: a new one would list the same groups again."""
-    return _hydra_on(_search_path(folder))
+    return _hydra(folder)
 
 
 def import_from_here() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustlab.errors import ConfigError
 from robustlab.report.collect import Group
-from robustlab.report.looks import draw_means, legend_beside, legend_width
+from robustlab.report.looks import draw_level, draw_means, legend_beside, legend_width, tidy
 from robustlab.report.pruning import DENSE
 from robustlab.report.settings import flat_settings, read_config
 from robustlab.tracking.names import METHOD_NAMES
@@ -59,7 +59,7 @@ def live_units_figure(events: Sequence[Mapping[str, Any]], path: Path, *, total_
     stacked.set(xlabel="updates", ylabel="live units", xlim=(steps[0], max(steps[-1], steps[0] + 1)))
     share.set(xlabel="updates", ylabel="share of a layer's units that live", ylim=(-0.02, 1.02))
     for axis in (stacked, share):
-        _tidy(axis)
+        tidy(axis)
     labels = [f"{name}  {start[name]:,} to {end[name]:,}" for name in names]
     figure.legend(
         areas[::-1], labels[::-1], loc="outside right center", ncols=columns, fontsize=7, frameon=False,
@@ -140,7 +140,7 @@ def sparsity_figure(groups: Sequence[Group], *, sparsity: str = "neuron", metric
             if drawn is not None:
                 handles.setdefault(line.label, drawn)
         axis.set(xlabel=label, ylabel=f"{metric}{unit}", title=", ".join(setting))
-        _tidy(axis)
+        tidy(axis)
     legend_beside(figure, handles)
     return figure
 
@@ -180,19 +180,10 @@ def _draw(axis: Any, line: Line, x_name: str, y_name: str, scale: float, number:
             for run in group.runs.values()
             if (value := run.value(y_name, "last")) is not None
         ]
-        if not accuracies:
-            return None
-        axis.axhspan(min(accuracies), max(accuracies), color="black", alpha=0.1, linewidth=0)
-        mean = sum(accuracies) / len(accuracies)
-        return axis.axhline(mean, color="black", linestyle=("--", "-.", ":")[number % 3])
+        return draw_level(axis, accuracies, number) if accuracies else None
     pairs = [_values(group, x_name, y_name) for group in line.groups]
     groups = [[(100 * x, scale * y) for x, y in group] for group in pairs if group]
     return draw_means(axis, groups, number) if groups else None
-
-
-def _tidy(axis: Any) -> None:
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _save(figure: Any, path: Path) -> None:

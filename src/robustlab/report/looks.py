@@ -35,6 +35,21 @@ def draw_means(axis: Any, groups: Sequence[Sequence[tuple[float, float]]], numbe
     )  # fmt: skip
 
 
+def draw_level(axis: Any, values: Sequence[float], number: int) -> Any:
+    """Draw the mean of values as a horizontal line, in a band that spans them; return what the legend shows.
+
+    number: of the line, which tells several levels apart.
+    """
+    axis.axhspan(min(values), max(values), color="black", alpha=0.1, linewidth=0)
+    return axis.axhline(_mean(values), color="black", linestyle=("--", "-.", ":")[number % 3])
+
+
+def tidy(axis: Any) -> None:
+    """Put a light grid behind the lines, and leave the frame open above and to the right."""
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
 def legend_beside(figure: Any, handles: dict[str, Any]) -> None:
     """Put one legend, of handles by label, to the right of all axes of a figure with constrained layout."""
     size = 9 if len(handles) <= 16 else 7

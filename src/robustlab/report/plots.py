@@ -13,7 +13,7 @@ import numpy as np
 from robustlab.errors import ConfigError
 from robustlab.metrics.names import is_group_accuracy
 from robustlab.report.collect import Group, Run, find_runs, group_runs
-from robustlab.report.looks import legend_beside, legend_width, look
+from robustlab.report.looks import legend_beside, legend_width, look, tidy
 from robustlab.tracking.jsonl import decode_number
 from robustlab.tracking.names import METHOD_NAMES
 
@@ -140,8 +140,7 @@ def _tidy_epochs(axis: Any, lines: Sequence[_Line]) -> None:
         axis.set_xticks([1])
     else:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
+    tidy(axis)
 
 
 def _scale(metric: str) -> float:
