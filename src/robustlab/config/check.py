@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from robustlab.config.contracts import contract_problem, misplaced
 from robustlab.config.kinds import MISSING, is_node
+from robustlab.config.layouts import todays_target
 from robustlab.config.rules import RULES
 from robustlab.config.schedules import filled
 from robustlab.config.schema import GIVEN, LABELS, Config
@@ -152,6 +153,10 @@ def _target(node: Mapping[str, Any], where: str) -> Iterator[str]:
         return
     if not isinstance(target, str):
         yield f"{where}._target_: expected a dotted name such as package.module.Class, got {show(target)}"
+        return
+    moved = todays_target(target)
+    if moved is not None:
+        yield f"{where}._target_: {target} has moved; write {moved}"
         return
     try:
         taken = signature(target)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from robustlab.config.baseline import compose_baseline, place
 from robustlab.config.check import inspect
-from robustlab.config.occupant import compared, of_resolved, refusal
+from robustlab.config.occupant import compared_settings, of_resolved, refusal
 from robustlab.errors import ConfigError
 
 _SHOWN = 4
@@ -29,7 +29,7 @@ class Folders:
         if before is settings:
             found = refusal(Path(cfg.paths.run_dir).expanduser(), cfg)
             return [] if found is None else [found]
-        differ = list(compared(of_resolved(before), of_resolved(settings)))
+        differ = list(compared_settings(of_resolved(before), of_resolved(settings)))
         if not differ:  # both are one run, which the second finds finished
             return []
         keys = ", ".join(differ[:_SHOWN]) + (", ..." if len(differ) > _SHOWN else "")

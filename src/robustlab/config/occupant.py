@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from robustlab.config.contents import changed_contents, contents
+from robustlab.config.layouts import as_first_written, flat, flat_in_todays_words, in_todays_words
 from robustlab.config.resolvers import NOT_IDENTITY, NOT_IDENTITY_NESTED, identity, normalised, run_name
 
 IDENTITY_KEY = "identity"
@@ -33,8 +34,9 @@ _UNKNOWN = "(not there)"
 class Occupant:
     """The run in a folder, begun or finished.
 
-    settings: by dotted keys, the seed among them; None where nothing tells them. is_exact: they are those of
-    `resolvers.identity`, not read from config.yaml, in which paths and seeds are resolved. run_name, seed: of a
+    settings: by dotted keys, the seed among them, in the words in which they were first written; None where nothing
+    tells them. is_exact: they are those of `resolvers.identity`, not read from config.yaml, in which paths and seeds
+    are resolved. run_name, seed: of a
     finished run whose settings were those of its name from beginning to end, else None. extended_from: the numbers of
     epochs that it had been planned for before. forced: what `resume=force` changed on the way.
     contents: of the files that settings name, by their keys.
@@ -139,8 +141,8 @@ def differences(occupant: Occupant, cfg: DictConfig) -> dict[str, str] | None:
     if occupant.settings is None:
         return None
     if occupant.is_exact:
-        return compared(occupant.settings, {"seed": seed, **flat(identity(cfg))}) | changed
-    differ = compared(occupant.settings, of_resolved(plain(cfg)))
+        return compared_settings(occupant.settings, {"seed": seed, **flat(identity(cfg))}) | changed
+    differ = compared_settings(occupant.settings, of_resolved(plain(cfg)))
     if not differ and occupant.run_name not in (None, run_name(cfg)):  # something that config.yaml does not show
         return {"run_name": f"run_name: {occupant.run_name} when it was saved, now {run_name(cfg)}"}
     return differ
@@ -179,19 +181,16 @@ def compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str
     return {key: f"{key}: {before.get(key, _UNKNOWN)} when it was saved, now {now.get(key, _UNKNOWN)}" for key in shown}
 
 
+def compared_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Return as `compared`, in today's words, for settings as they were first written (see `config.layouts`)."""
+    return compared(flat_in_todays_words(before), flat_in_todays_words(now))
+
+
 def listed(differ: Mapping[str, str]) -> str:
     """Return differences as indented lines, of many the first."""
     lines = [f"\n  {text}" for text in differ.values()]
     more = f"\n  and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
     return "".join(lines[:_SHOWN]) + more
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested groups by their dotted keys; lists count as leaves."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    parts = [flat(part, f"{prefix}.{key}".lstrip(".")) for key, part in value.items()]
-    return {name: leaf for part in parts for name, leaf in part.items()}
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -203,7 +202,11 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def of_resolved(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a resolved configuration, freed of the seed and the places that references brought in."""
+    """Return the settings of a resolved configuration, freed of the seed and the places that references brought in.
+
+    config: of any layout. The settings are by dotted keys, in the words in which they were first written.
+    """
+    config = in_todays_words(config)
     seed, paths = config.get("seed"), config.get("paths") or {}
     places = sorted((str(place) for place in paths.values() if place), key=len, reverse=True)
 
@@ -216,8 +219,12 @@ def of_resolved(config: Mapping[str, Any]) -> dict[str, Any]:
             return next((value[len(place) :] for place in places if value.startswith(place)), value)
         return value
 
-    leaves = flat(normalised({key: freed(item) for key, item in config.items() if key not in NOT_IDENTITY}))
-    kept = {key: value for key, value in leaves.items() if key not in NOT_IDENTITY_NESTED}
+    own = normalised({key: freed(item) for key, item in config.items() if key not in NOT_IDENTITY})
+    for key in NOT_IDENTITY_NESTED:
+        group, name = key.split(".")
+        if isinstance(own.get(group), dict):
+            own[group].pop(name, None)
+    kept = flat(as_first_written(own))
     kept = {key: 0 if key.endswith(".seed") and value == seed else value for key, value in kept.items()}
     return {"seed": seed, **kept}
 

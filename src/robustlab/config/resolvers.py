@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from robustlab.config.layouts import as_first_written
 from robustlab.invocation import hint
 
 NOT_IDENTITY = (
@@ -47,7 +48,8 @@ def run_name(cfg: DictConfig) -> str:
 
     The hash covers the resolved settings less `NOT_IDENTITY` and `NOT_IDENTITY_NESTED`, whatever the order of the keys
     and whether a number was written 1 or 1.0. The seed is fixed and the paths are blanked while interpolations resolve,
-    so that what refers to them (`noise.seed`, a source's `root`) does not tell runs apart either.
+    so that what refers to them (`noise.seed`, a source's `root`) does not tell runs apart either. Classes and keys have
+    the names under which they were first hashed, so that moving them leaves the names of runs as they are.
     """
     settings = identity(cfg)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
@@ -56,7 +58,7 @@ def run_name(cfg: DictConfig) -> str:
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
-    """Return the plain settings that make a run what it is; see `run_name`."""
+    """Return the plain settings that make a run what it is, in the words in which they were first written."""
     cfg = pickle.loads(pickle.dumps(cfg))  # a copy, as copy.deepcopy makes it, in a third of the time
     cfg._set_flag(["readonly", "struct"], [False, False])
     with open_dict(cfg):
@@ -70,7 +72,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
             if isinstance(cfg.get(group), DictConfig):
                 cfg[group].pop(name, None)
     kept = {str(key): cfg._get_node(key) for key in cfg if key not in NOT_IDENTITY}
-    return {key: _plain(node) for key, node in kept.items()}
+    return as_first_written({key: _plain(node) for key, node in kept.items()})
 
 
 def _plain(node: Any) -> Any:

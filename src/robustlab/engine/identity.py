@@ -12,7 +12,16 @@ import torch
 from omegaconf import DictConfig
 
 from robustlab.config.contents import changed_contents, contents
-from robustlab.config.occupant import CONTENTS, EPOCHS, HISTORY, compared, flat, listed, with_epochs
+from robustlab.config.layouts import flat
+from robustlab.config.occupant import (
+    CONTENTS,
+    EPOCHS,
+    HISTORY,
+    compared,
+    compared_settings,
+    listed,
+    with_epochs,
+)
 from robustlab.config.resolvers import identity, run_name
 from robustlab.engine.runtime import Runtime
 from robustlab.errors import ConfigError
@@ -107,5 +116,5 @@ def result_name(now: Mapping[str, Any]) -> str:
 
 
 def _changed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    settings = compared({"seed": saved["seed"], **saved["settings"]}, {"seed": now["seed"], **now["settings"]})
+    settings = compared_settings({"seed": saved["seed"], **saved["settings"]}, {"seed": now["seed"], **now["settings"]})
     return settings | changed_contents(saved.get(CONTENTS, {}), now.get(CONTENTS, {}))

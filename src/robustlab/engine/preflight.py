@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from robustlab.config.check import refuse
+from robustlab.config.layouts import flat_in_todays_words
 from robustlab.config.occupant import of_resolved, plain
 from robustlab.data.base import DataSource
 from robustlab.data.module import Data
@@ -132,7 +133,8 @@ def _same_data(one: DictConfig, other: DictConfig) -> bool:
 def _data_key(settings: Mapping[str, Any]) -> str:
     """Return what tells apart the data of runs, whatever their seeds; the model counts where its features are data."""
     groups = ("dataset", "noise", "features", *(["model"] if settings.get("features") else []))
-    own = {key: value for key, value in of_resolved(settings).items() if key.partition(".")[0] in groups}
+    known = flat_in_todays_words(of_resolved(settings))
+    own = {key: value for key, value in known.items() if key.partition(".")[0] in groups}
     return _key([own, _places(settings)])
 
 

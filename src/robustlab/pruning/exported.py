@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from robustlab.config.layouts import node_in_todays_words
 from robustlab.engine.build import build
 from robustlab.errors import ConfigError
 from robustlab.models.weights import EXPORTED, load_weights
@@ -41,6 +42,8 @@ def load_pruned(folder: str | Path, *, packages: Sequence[str] = ("robustlab.mod
     path = folder / DESCRIPTION
     needed = ("format", "model", "num_classes", "image_shape", "channels_last", "residual", "units", "sha256")
     description = read_json(path, needed=needed)
+    if isinstance(description["model"], Mapping):
+        description["model"] = node_in_todays_words(description["model"])
     if description["format"] != FORMAT:
         raise ConfigError(f"{path} has the format {description['format']!r}, not {FORMAT!r}: export the run again")
     for target in _targets(description["model"], str(path)):

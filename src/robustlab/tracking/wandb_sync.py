@@ -16,6 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from robustlab.config.layouts import in_todays_words
 from robustlab.config.occupant import read_occupant
 from robustlab.engine.folder import read_results
 from robustlab.errors import EXIT_PREEMPTED, ConfigError, UnavailableError, UserError
@@ -85,8 +86,9 @@ def sync_all(root: Path) -> Iterator[tuple[Path, str, UserError | None]]:
 
 def _settings(folder: Path, results: dict[str, Any] | None) -> dict[str, Any]:
     """Return what the feed of this run would be told."""
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    assert isinstance(config, dict)
+    stored = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    assert isinstance(stored, dict)
+    config = in_todays_words({str(key): value for key, value in stored.items()})
     occupant = read_occupant(folder)
     past = {} if occupant is None else occupant.past
     name = f"{folder.parent.name}-{folder.name}"
@@ -94,7 +96,7 @@ def _settings(folder: Path, results: dict[str, Any] | None) -> dict[str, Any]:
         config.get("tracker", {}).get("wandb") or {},
         run_dir=folder,
         run_name=name,
-        config={str(key): value for key, value in config.items()} | past,
+        config=config | past,
         tags=config.get("tags") or [],
         group=results.get("group") if results is not None else None,
     )

@@ -1,0 +1,238 @@
+"""Settings in the words in which they were first written, which name a run, and in today's, by `config.renames`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from robustlab.config import renames
+from robustlab.config.renames import Layout, Node
+
+TARGET = "_target_"
+_ABSENT = object()
+
+
+def in_todays_words(config: Mapping[str, Any], layouts: Sequence[Layout] | None = None) -> dict[str, Any]:
+    """Return a stored configuration as today's code reads it; one of today is returned as it is.
+
+    config: nested and resolved, as in config.yaml. New keys that it lacks are added with the value at which they say
+    nothing. An empty one, which stands for a file that is not there, stays empty.
+    """
+    settings = copy.deepcopy(dict(config))
+    for layout in _or_own(layouts) if settings else ():
+        settings = _nodes(settings, lambda node, layout=layout: _renewed(node, layout))
+        for place in layout.places:
+            if _matches(settings, place.old) and any(_get(settings, key) is not _ABSENT for key in place.keys):
+                _renew(settings, place)
+        _add(settings, layout.neutral)
+    return settings
+
+
+def node_in_todays_words(node: Mapping[str, Any], layouts: Sequence[Layout] | None = None) -> dict[str, Any]:
+    """Return as `in_todays_words` what a stored file holds of a single group, such as that of a model."""
+    settings = copy.deepcopy(dict(node))
+    for layout in _or_own(layouts):
+        settings = _nodes(settings, lambda node, layout=layout: _renewed(node, layout))
+    return settings
+
+
+def as_first_written(settings: Mapping[str, Any], layouts: Sequence[Layout] | None = None) -> dict[str, Any]:
+    """Return today's settings as a run of the same computation had them when it was first named.
+
+    settings: nested, resolved, plain. The inverse of `in_todays_words`; what is new since stays as it is.
+    """
+    first: dict[str, Any] = copy.deepcopy(dict(settings))
+    for layout in reversed(_or_own(layouts)):
+        _drop(first, layout.neutral)
+        for place in reversed(layout.places):
+            if place.new and _matches(first, place.new):
+                _restore(first, place)
+            elif not place.new:
+                _move(first, {new: old for old, new in place.keys.items()})
+        first = _nodes(first, lambda node, layout=layout: _restored(node, layout))
+    return first
+
+
+def flat_in_todays_words(settings: Mapping[str, Any], layouts: Sequence[Layout] | None = None) -> dict[str, Any]:
+    """Return settings by dotted keys, as checkpoints keep them, in today's words and by dotted keys."""
+    return flat(in_todays_words(_nested(settings), layouts))
+
+
+def todays_target(target: str, layouts: Sequence[Layout] | None = None) -> str | None:
+    """Return how a former name of a class is written today, with its parts in words; None for any other name."""
+    node = {TARGET: target}
+    for layout in _or_own(layouts):
+        rows = [row for row in layout.nodes if row.old.get(TARGET) == node[TARGET]]
+        news = {str(row.new[TARGET]) for row in rows}
+        if len(rows) == 1:
+            node = {**node, **rows[0].new}
+        elif len(news) == 1:
+            node[TARGET] = news.pop()
+        else:
+            node[TARGET] = _todays_name(node[TARGET], layout)
+    if node == {TARGET: target}:
+        return None
+    parts = [f"{key}={value}" for key, value in node.items() if key != TARGET]
+    return " with ".join([str(node[TARGET]), *([", ".join(parts)] if parts else [])])
+
+
+def todays_key(target: str, key: str, layouts: Sequence[Layout] | None = None) -> str | None:
+    """Return where a former key of a class stands today, dotted below the class; None for any other key.
+
+    target: today's name of the class.
+    """
+    found = key
+    for layout in _or_own(layouts):
+        rows = [row for row in layout.nodes if found in row.keys and row.new.get(TARGET) == target]
+        found = rows[0].keys[found] if rows else found
+    return found if found != key else None
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested groups by their dotted keys; lists count as leaves."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    parts = [flat(part, f"{prefix}.{key}".lstrip(".")) for key, part in value.items()]
+    return {name: leaf for part in parts for name, leaf in part.items()}
+
+
+def _or_own(layouts: Sequence[Layout] | None) -> Sequence[Layout]:
+    return renames.LAYOUTS if layouts is None else layouts
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        if not _set(nested, key, value):
+            nested[key] = value  # part of a key that has dots of its own
+    return nested
+
+
+def _nodes(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Apply `change` to every group with a `_target_`, outer ones first."""
+    if isinstance(value, Mapping):
+        node = dict(value)
+        node = change(node) if isinstance(node.get(TARGET), str) else node
+        return {key: _nodes(item, change) for key, item in node.items()}
+    if isinstance(value, list):
+        return [_nodes(item, change) for item in value]
+    return value
+
+
+def _renewed(node: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    row = _best(node, [(row.old, row) for row in layout.nodes])
+    if row is None:
+        return {**node, TARGET: _todays_name(node[TARGET], layout)}
+    _renew(node, row)
+    return node
+
+
+def _restored(node: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    row = _best(node, [(row.new, row) for row in layout.nodes])
+    if row is None:
+        return {**node, TARGET: _moved(node[TARGET], layout.former_targets, layout.former_modules)}
+    _restore(node, row)
+    return node
+
+
+def _todays_name(target: str, layout: Layout) -> str:
+    return _moved(target, layout.targets, layout.modules)
+
+
+def _moved(target: str, targets: Mapping[str, str], modules: Mapping[str, str]) -> str:
+    """Return the other name of a target: its own row, else the one of its module. Methods of a class go with it."""
+    owner, _, name = target.rpartition(".")
+    if target in targets:
+        return targets[target]
+    if owner in targets:
+        return f"{targets[owner]}.{name}"
+    if owner in modules:
+        return f"{modules[owner]}.{name}"
+    module, _, class_name = owner.rpartition(".")
+    if class_name[:1].isupper() and module in modules:
+        return f"{modules[module]}.{class_name}.{name}"
+    return target
+
+
+def _best(node: Mapping[str, Any], rows: Sequence[tuple[Mapping[str, Any], Node]]) -> Node | None:
+    matching = [(len(values), row) for values, row in rows if _matches(node, values)]
+    return max(matching, key=lambda pair: pair[0])[1] if matching else None
+
+
+def _matches(node: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    return all(_is_same(_get(node, key), value) for key, value in values.items())
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _renew(node: dict[str, Any], row: Node) -> None:
+    for key in row.old:
+        _pop(node, key)
+    _move(node, row.keys)
+    for key, value in row.new.items():
+        _set(node, key, value)
+    _add(node, row.neutral)
+
+
+def _restore(node: dict[str, Any], row: Node) -> None:
+    _drop(node, row.neutral)
+    for key in row.new:
+        _pop(node, key)
+    _move(node, {new: old for old, new in row.keys.items()})
+    for key, value in row.old.items():
+        _set(node, key, value)
+
+
+def _move(node: dict[str, Any], keys: Mapping[str, str]) -> None:
+    taken = {new: _pop(node, old) for old, new in keys.items()}
+    for key, value in taken.items():
+        if value is not _ABSENT:
+            _set(node, key, value)
+
+
+def _add(node: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        parent = _get(node, key.rpartition(".")[0]) if "." in key else node
+        if isinstance(parent, dict):
+            parent.setdefault(key.rpartition(".")[2], copy.deepcopy(value))
+
+
+def _drop(node: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if _is_same(_get(node, key), value):
+            _pop(node, key)
+
+
+def _get(node: Any, key: str) -> Any:
+    for name in key.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return _ABSENT
+        node = node[name]
+    return node
+
+
+def _set(node: dict[str, Any], key: str, value: Any) -> bool:
+    """Set a dotted key, groups made as needed; False where a value stands in the way."""
+    first, _, rest = key.partition(".")
+    if not rest:
+        node[first] = copy.deepcopy(value)
+        return True
+    below = node.setdefault(first, {})
+    return isinstance(below, dict) and _set(below, rest, value)
+
+
+def _pop(node: dict[str, Any], key: str) -> Any:
+    """Take out a dotted key, and the groups that are empty without it."""
+    first, _, rest = key.partition(".")
+    if not rest:
+        return node.pop(first, _ABSENT)
+    below = node.get(first)
+    if not isinstance(below, dict):
+        return _ABSENT
+    value = _pop(below, rest)
+    if value is not _ABSENT and not below:
+        del node[first]
+    return value
