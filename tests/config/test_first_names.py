@@ -11,7 +11,7 @@ import pytest
 
 from robustlab.config.compose import compose
 from robustlab.config.layouts import as_first_written, flat, flat_in_todays_words, in_todays_words
-from robustlab.config.renames import LAYOUTS, Layout
+from robustlab.config.renames import Layout, recorded
 from robustlab.config.resolvers import identity, run_name
 from robustlab.config.sources import NotThereError, UnreadableError, locate, submodules
 
@@ -95,7 +95,7 @@ def names(layout: Layout) -> tuple[list[str], list[str]]:
     return old, new
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", recorded())
 def test_the_tables_can_be_read_backwards(layout):
     assert len(set(layout.modules.values())) == len(layout.modules)
     assert len(set(layout.targets.values())) == len(layout.targets)
@@ -109,14 +109,14 @@ def test_the_tables_can_be_read_backwards(layout):
 
 def test_a_former_name_is_not_used_again():
     former: set[str] = set()
-    for layout in LAYOUTS:
+    for layout in recorded():
         old, new = names(layout)
         former |= {*old, *layout.modules}
         assert not former & {*new, *layout.modules.values()}
 
 
 def test_what_the_tables_name_exists():
-    last = LAYOUTS[-1]
+    last = recorded()[-1]
     for module in last.modules.values():
         parent, _, name = module.rpartition(".")
         assert name in submodules(parent), f"{module}: there is no such module"

@@ -183,7 +183,7 @@ def moved(monkeypatch):
         ),
         neutral={"noise.model": None},
     )
-    monkeypatch.setattr(renames, "LAYOUTS", (table,))
+    monkeypatch.setattr(renames, "recorded", lambda: (table,))
 
 
 def test_the_name_of_a_run_is_taken_of_its_first_settings(moved):

@@ -98,7 +98,7 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _or_own(layouts: Sequence[Layout] | None) -> Sequence[Layout]:
-    return renames.LAYOUTS if layouts is None else layouts
+    return renames.recorded() if layouts is None else layouts
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,23 +1,14 @@
-"""Former names of classes and keys: one `Layout` for each time that the code was rearranged, oldest first.
-
-Names of run folders are hashes of the settings as they were first written, so a class that moves or a key that gets
-another place needs a row here, and nothing else:
-
-- a module that moved with all that is in it: a row of `modules`;
-- one class or function that moved or got another name: a row of `targets`;
-- a key that moved inside a class, or a class that became another class with a part: a `Node` in `nodes`;
-- a key that moved from one group to another: a `Node` in `places`, whose keys begin at the top of the configuration;
-- a new key that says nothing at its default: a row of `neutral`, with that value.
-
-`config.layouts` applies the tables. In each of them a former name is never used again for something else.
-"""
+"""Former names of classes and keys, as `renames.yaml` has them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 
 @dataclass(frozen=True)
@@ -30,15 +21,21 @@ class Node:
     - `neutral`: today's dotted keys that had no counterpart -> the value at which they say nothing.
     """
 
-    old: Mapping[str, Any]
-    new: Mapping[str, Any]
+    old: Mapping[str, Any] = field(default_factory=dict)
+    new: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     neutral: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Former name -> the one that replaced it; see the module's docstring. Names of modules and classes are dotted."""
+    """One rearrangement of the code: former name -> the one that replaced it.
+
+    - `modules`, `targets`: dotted names of modules, and of single classes and functions.
+    - `nodes`: groups with a `_target_`, wherever they stand.
+    - `places`: of the whole configuration.
+    - `neutral`: new dotted keys -> the value at which they say nothing.
+    """
 
     modules: Mapping[str, str] = field(default_factory=dict)
     targets: Mapping[str, str] = field(default_factory=dict)
@@ -57,12 +54,12 @@ class Layout:
         return {new: old for old, new in self.targets.items()}
 
 
-LAYOUTS: tuple[Layout, ...] = (
-    Layout(  # packages by floor and room
-        modules={},
-        targets={},
-        nodes=(),
-        places=(),
-        neutral={},
-    ),
-)
+@cache
+def recorded() -> tuple[Layout, ...]:
+    """Return every rearrangement so far, oldest first."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    text = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+    return tuple(
+        Layout(**{**one, **{kind: tuple(Node(**node) for node in one[kind]) for kind in ("nodes", "places")}})
+        for one in yaml.load(text, Loader=loader)
+    )
