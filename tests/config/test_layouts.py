@@ -99,6 +99,14 @@ def test_old_classes_are_told_apart_by_parts_and_their_values(signed):
     assert node_in_todays_words(old, [TABLE]) == today
 
 
+def test_settings_of_the_users_own_are_not_taken_for_moved_ones():
+    own = {**TODAY, "method": {"_target_": "mine.Method", "diagnostics": {"every": 3}}}
+    first = as_first_written(own, [TABLE])
+    assert first["method"] == own["method"]
+    assert first["diagnostics"] == own["diagnostics"]
+    assert in_todays_words(first, [TABLE]) == own
+
+
 def test_what_is_new_has_no_former_name():
     new = {
         "method": {"_target_": ONE_SHOT, "scorer": {"_target_": "mine.Scorer"}, "rounds": 2},
@@ -143,9 +151,10 @@ def test_a_former_name_leads_to_todays(old, today):
 
 
 def test_a_former_key_leads_to_todays():
-    assert todays_key(ONE_SHOT, "norm", [TABLE]) == "scorer.norm"
-    assert todays_key(ONE_SHOT, "rounds", [TABLE]) is None
-    assert todays_key("lab.Other", "norm", [TABLE]) is None
+    assert todays_key(ONE_SHOT, "method", "norm", [TABLE]) == "method.scorer.norm"
+    assert todays_key("lab.Other", "method", "diagnostics", [TABLE]) == "diagnostics.memorised"
+    assert todays_key(ONE_SHOT, "method", "rounds", [TABLE]) is None
+    assert todays_key("lab.Other", "method", "norm", [TABLE]) is None
 
 
 def test_one_rearrangement_after_another():
@@ -181,6 +190,7 @@ def moved(monkeypatch):
                 keys={"smoothing": "label_smoothing"},
             ),
         ),
+        places=(Node(keys={"method.watch": "trainer.watch"}),),
         neutral={"noise.model": None},
     )
     monkeypatch.setattr(renames, "recorded", lambda: (table,))
@@ -195,6 +205,21 @@ def test_the_name_of_a_run_is_taken_of_its_first_settings(moved):
     assert first["dataset"]["source"]["_target_"] == "robustlab.former.Digits"
     assert "model" not in first["noise"]
     assert run_name(compose(["method=erm", "method.label_smoothing=0.1"])) != run_name(cfg)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+method.smoothing=0.2", "method.smoothing: has moved; write method.label_smoothing=0.2"),
+        ("+method.watch.every=3", "method.watch: has moved; write trainer.watch.every=3"),
+        (
+            "+method.watch={every: 3, size: 2}",
+            "method.watch: has moved; write trainer.watch.every=3 trainer.watch.size=2",
+        ),
+    ],
+)
+def test_a_former_key_is_refused_with_todays(moved, override, message):
+    assert problems(compose(["method=erm", override])) == [message]
 
 
 def test_a_former_name_is_refused_with_todays(moved):

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from robustlab.config.contracts import contract_problem, misplaced
 from robustlab.config.kinds import MISSING, is_node
-from robustlab.config.layouts import todays_target
+from robustlab.config.layouts import flat, todays_key, todays_target
 from robustlab.config.rules import RULES
 from robustlab.config.schedules import filled
 from robustlab.config.schema import GIVEN, LABELS, Config
@@ -182,6 +182,11 @@ def _target(node: Mapping[str, Any], where: str) -> Iterator[str]:
     arguments = {key: item for key, item in node.items() if key not in LABELS and key not in given}
     if where == "scheduler.schedule":
         arguments = filled(arguments, 1)
+    for key in [key for key in arguments if key not in taken.fields and not taken.open]:
+        moved = todays_key(target, where, key)
+        if moved is not None:
+            words = " ".join(f"{name}={show(value)}" for name, value in flat(arguments.pop(key), moved).items())
+            yield f"{where}.{key}: has moved; write {words}"
     loose = "_args_" in node or (partial is True and not given)
     yield from taken.check(arguments, where, given=given, partial=loose)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from robustlab.config import renames
@@ -23,7 +23,7 @@ def in_todays_words(config: Mapping[str, Any], layouts: Sequence[Layout] | None 
     for layout in _or_own(layouts) if settings else ():
         settings = _nodes(settings, lambda node, layout=layout: _renewed(node, layout))
         for place in layout.places:
-            if _matches(settings, place.old) and any(_get(settings, key) is not _ABSENT for key in place.keys):
+            if _matches(settings, place.old) and _is_at(settings, place.keys, place.keys.values()):
                 _renew(settings, place)
         _add(settings, layout.neutral)
     return settings
@@ -46,10 +46,8 @@ def as_first_written(settings: Mapping[str, Any], layouts: Sequence[Layout] | No
     for layout in reversed(_or_own(layouts)):
         _drop(first, layout.neutral)
         for place in reversed(layout.places):
-            if place.new and _matches(first, place.new):
+            if _matches(first, place.new) and _is_at(first, place.keys.values(), place.keys):
                 _restore(first, place)
-            elif not place.new:
-                _move(first, {new: old for old, new in place.keys.items()})
         first = _nodes(first, lambda node, layout=layout: _restored(node, layout))
     return first
 
@@ -77,16 +75,17 @@ def todays_target(target: str, layouts: Sequence[Layout] | None = None) -> str |
     return " with ".join([str(node[TARGET]), *([", ".join(parts)] if parts else [])])
 
 
-def todays_key(target: str, key: str, layouts: Sequence[Layout] | None = None) -> str | None:
-    """Return where a former key of a class stands today, dotted below the class; None for any other key.
+def todays_key(target: str, where: str, key: str, layouts: Sequence[Layout] | None = None) -> str | None:
+    """Return where a former key of a class stands today, dotted from the top; None for any other key.
 
-    target: today's name of the class.
+    target: today's name of the class. where: the group that it stands in, dotted from the top.
     """
-    found = key
+    found = f"{where}.{key}"
     for layout in _or_own(layouts):
-        rows = [row for row in layout.nodes if found in row.keys and row.new.get(TARGET) == target]
-        found = rows[0].keys[found] if rows else found
-    return found if found != key else None
+        inside = [row.keys for row in layout.nodes if row.new.get(TARGET) == target]
+        moved = [{f"{where}.{old}": f"{where}.{new}" for old, new in keys.items()} for keys in inside]
+        found = next((keys[found] for keys in (*moved, *(row.keys for row in layout.places)) if found in keys), found)
+    return found if found != f"{where}.{key}" else None
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -158,6 +157,11 @@ def _moved(target: str, targets: Mapping[str, str], modules: Mapping[str, str]) 
 def _best(node: Mapping[str, Any], rows: Sequence[tuple[Mapping[str, Any], Node]]) -> Node | None:
     matching = [(len(values), row) for values, row in rows if _matches(node, values)]
     return max(matching, key=lambda pair: pair[0])[1] if matching else None
+
+
+def _is_at(node: Mapping[str, Any], here: Iterable[str], there: Iterable[str]) -> bool:
+    """Tell whether settings stand here and none there, where a class of the user's own may have some of that name."""
+    return any(_get(node, key) is not _ABSENT for key in here) and all(_get(node, key) is _ABSENT for key in there)
 
 
 def _matches(node: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
