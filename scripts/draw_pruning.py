@@ -1,4 +1,4 @@
-"""Draw accuracy against FLOPs, parameters and neurons removed, for docs/pruning.md: `python scripts/draw_pruning.py`.
+"""Draw accuracy against FLOPs, parameters and neurons removed, for docs/methods/pruning.md.
 
 The points are lines of docs/results: of DemP every penalty at the settings that are compared, of a baseline every
 target at the knobs that were chosen on validation images. Test accuracy at the last epoch.
@@ -59,7 +59,7 @@ def points(study: str, settings: Mapping[str, str]) -> list[list[Mapping[str, An
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/pruning.png"), help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("docs/figures/pruning.png"), help="default: %(default)s")
     out = parser.parse_args(argv).out
     from matplotlib.figure import Figure
 

@@ -51,7 +51,7 @@ def curve(name: str, interval: str, epochs: int) -> tuple[np.ndarray, np.ndarray
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/schedules.png"), help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("docs/figures/schedules.png"), help="default: %(default)s")
     out = parser.parse_args(argv).out
     import matplotlib
 

@@ -1,4 +1,4 @@
-"""The picture of docs/pruning.md: which lines of the results it shows, and where it puts them."""
+"""The picture of docs/methods/pruning.md: which lines of the results it shows, and where it puts them."""
 
 import importlib.util
 import json
@@ -72,4 +72,4 @@ def test_every_line_of_the_committed_picture_has_points(script, tmp_path):
     script.main(["--out", str(tmp_path / "pruning.png")])
     with Image.open(tmp_path / "pruning.png") as picture:
         assert picture.width > 900
-    assert "(pruning.png)" in (SCRIPT.parents[1] / "docs" / "pruning.md").read_text()
+    assert "(../figures/pruning.png)" in (SCRIPT.parents[1] / "docs" / "methods" / "pruning.md").read_text()

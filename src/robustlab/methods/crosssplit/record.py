@@ -184,5 +184,5 @@ def stall(final: Mapping[str, float], stage_ends: Mapping[str, Mapping[str, floa
     return [
         f"{text}: the networks learn from their own mistakes. Warm up longer (method.warmup.epochs), give guesses less "
         "weight (method.loss.lambda_u) or make the inputs easier (method.mixup.alpha, method.mixup.strong): auto, or "
-        "less than now; see docs/crosssplit.md"
+        "less than now; see docs/methods/label-noise.md"
     ]
