@@ -56,6 +56,13 @@ def commands(page: Path) -> list[list[str]]:
     return lines
 
 
+def inline_commands(page: Path) -> list[list[str]]:
+    """Return the words of each complete command that stands in a sentence or a table."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"`(train [^`\n]+|robustlab [\w-]+ [^`\n]+|python scripts/[^`\n]+)`", text)
+    return [shlex.split(one) for one in found if not re.search(r"\.\.\.|[<\[]|FOLDER|--config-dir", one)]
+
+
 def prose(page: Path) -> str:
     """Return a page's text without its code."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
