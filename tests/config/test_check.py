@@ -26,7 +26,7 @@ def test_all_errors_at_once_each_named():
         "seed: expected a whole number >= 0 and < 9223372036854775808, got 'abc'",
         "trainer.epoch: trainer has no key 'epoch'; did you mean 'epochs'?",
     ]
-    with pytest.raises(ConfigError, match=r"^5 things to mend:(\n  - [^\n]+){5}$"):
+    with pytest.raises(ConfigError, match=r"^5 problems in the configuration:(\n  - [^\n]+){5}$"):
         check(compose(wrong))
 
 
@@ -40,15 +40,15 @@ def test_all_errors_at_once_each_named():
         ("seed=true", "seed: expected a whole number >= 0"),
         ("seed=null", "seed: expected a whole number >= 0"),
         ("seed=9223372036854775808", "seed: expected a whole number"),
-        ("seed=???", "seed: mandatory and not set"),
+        ("seed=???", "seed: required but not set"),
         ("optimizer.lr=-1", "optimizer.lr: expected a number > 0 or null, got -1"),
         ("optimizer.lr=nan", "optimizer.lr: expected a number > 0 or null, got nan"),
         ("optimizer.lr=inf", "optimizer.lr: expected a finite number, got inf"),
         ("optimizer.momentum=1", "optimizer.momentum: expected a number >= 0 and < 1 or null, got 1"),
         ("optimizer.nesterov=1", "optimizer.nesterov: expected true or false, got 1"),
         ("optimizer._partial_=false", "optimizer._partial_: expected true, got false"),
-        ("+optimizer.params=[1]", "optimizer.params: is set by the run itself"),
-        ("+model.num_classes=3", "model.num_classes: is set by the run itself"),
+        ("+optimizer.params=[1]", "optimizer.params: set by the run itself"),
+        ("+model.num_classes=3", "model.num_classes: set by the run itself"),
         ("trainer.epochs=0", "trainer.epochs: expected a whole number >= 1, got 0"),
         ("trainer.epochs=1e2", "trainer.epochs: expected a whole number >= 1, got 100.0"),
         ("trainer.epochs='3'", "trainer.epochs: expected a whole number >= 1, got '3' (text)"),
@@ -102,12 +102,12 @@ def test_all_errors_at_once_each_named():
         ('paths.output_dir="a\nb"', "paths.output_dir: expected a path, not empty and without control characters"),
         ("compare=crossplit", "compare: there is no method 'crossplit'; did you mean 'crosssplit'?"),
         ("trainer.selection=[best_noisy_val]", "trainer.selection: best_noisy_val needs a validation split"),
-        ("method.warmup.epochs=60", "method.warmup.epochs: 60 epochs of warm-up leave none of trainer.epochs=60"),
+        ("method.warmup.epochs=60", "method.warmup.epochs: 60 warm-up epochs use up all of trainer.epochs=60"),
         ("noise=cifar10n", "noise=cifar10n is defined on the classes of cifar10, not on dataset=digits"),
         ("noise=asymmetric_cifar100", "noise=asymmetric_cifar100 is defined on the classes of cifar100"),
-        ("paths.run_dir=../x", "paths.run_dir: ../x does not lie below paths.output_dir=outputs"),
-        ("paths.run_dir=outputs", "paths.run_dir: outputs does not lie below"),
-        ("paths.run_dir=outputs/../../x", "paths.run_dir: outputs/../../x does not lie below"),
+        ("paths.run_dir=../x", "paths.run_dir: ../x is not inside paths.output_dir=outputs"),
+        ("paths.run_dir=outputs", "paths.run_dir: outputs is not inside"),
+        ("paths.run_dir=outputs/../../x", "paths.run_dir: outputs/../../x is not inside"),
     ],
 )
 def test_one_thing_wrong_gives_one_message(override: str, expected: str):
@@ -150,7 +150,7 @@ def test_methods_that_prune_once_take_one_target_by_three_measures(method):
     (message,) = found(f"method={method}", "method.target.parameters=1.0")
     assert message.startswith("method.target.parameters: expected a number >= 0 and < 1")
     (message,) = found(f"method={method}", "+method.target_neuron_sparsity=0.3")
-    assert message.endswith("it is written method.target.neurons=0.3 now")
+    assert message.endswith("write method.target.neurons=0.3 instead")
 
 
 def test_the_floor_of_a_penalty_fits_its_surgery():
@@ -177,12 +177,12 @@ def test_output_folders_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     settings, messages = inspect(compose([f"paths.output_dir={tmp_path}/file"]))
     assert messages == []
-    with pytest.raises(RunFolderError, match=f"{tmp_path}/file is a file, no folder; choose another place"):
+    with pytest.raises(RunFolderError, match=f"{tmp_path}/file is a file, not a folder; choose another place"):
         refuse_unwritable(settings)
-    assert found(f"paths.output_dir={tmp_path}/{'x' * 300}")[0].startswith("paths.run_dir: a name in it is longer")
+    assert found(f"paths.output_dir={tmp_path}/{'x' * 300}")[0].startswith("paths.run_dir: a name in it exceeds")
     (tmp_path / "outside").symlink_to("/")
     cfg = [f"paths.output_dir={tmp_path}/o", f"paths.run_dir={tmp_path}/outside/x"]
-    assert "does not lie below" in found(*cfg)[0]
+    assert "is not inside" in found(*cfg)[0]
     assert found(f"paths.output_dir={tmp_path}/new/deep", "seed=1") == []
     assert {path.name for path in tmp_path.iterdir()} == {"file", "outside"}
 

@@ -15,7 +15,7 @@ def found(*overrides: str) -> list[str]:
 
 RUN = "the run (trainer.epochs)"
 LONGER = "set it lower or train longer"
-MILESTONES = "so that the rate never falls; set lower ones, or scheduler=cosine or none"
+MILESTONES = "so the rate never decays; set lower values, or scheduler=cosine or none"
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,11 @@ MILESTONES = "so that the rate never falls; set lower ones, or scheduler=cosine 
     [
         (
             ["scheduler=timm_cosine", "scheduler.schedule.warmup_t=100", "trainer.epochs=11"],
-            f"warmup_t: a warm-up of 100 epochs leaves nothing of {RUN}, which has 11 epochs; {LONGER}",
+            f"warmup_t: a warm-up of 100 epochs uses up all of {RUN}, which has 11 epochs; {LONGER}",
         ),
         (
             ["scheduler=timm_cosine", "scheduler.schedule.warmup_t=60"],
-            f"warmup_t: a warm-up of 60 epochs leaves nothing of {RUN}, which has 60 epochs; {LONGER}",
+            f"warmup_t: a warm-up of 60 epochs uses up all of {RUN}, which has 60 epochs; {LONGER}",
         ),
         (
             ["scheduler.schedule.T_max=30"],
@@ -55,7 +55,7 @@ MILESTONES = "so that the rate never falls; set lower ones, or scheduler=cosine 
         ),
         (
             ["scheduler=timm_cosine", "scheduler.interval=step", "+scheduler.schedule.t_in_epochs=true"],
-            "t_in_epochs: true counts epochs, and scheduler.interval=step does not; leave t_in_epochs out, it follows "
+            "t_in_epochs: true counts epochs, but scheduler.interval=step does not; leave t_in_epochs out, it follows "
             "scheduler.interval",
         ),
     ],

@@ -44,16 +44,16 @@ WRONG = {
     "unknown choice": (["trainer.precision=fp8"], "trainer.precision: expected one of auto, fp32, bf16, fp16"),
     "contradiction of selection": (["trainer.selection=[best_noisy_val]"], "set dataset.val_fraction"),
     "contradiction of device": (["trainer.precision=fp16", "trainer.device=cpu"], "fp16 does not train on the CPU"),
-    "contradiction of warm-up": (["method.warmup.epochs=99"], "leave none of trainer.epochs=60"),
+    "contradiction of warm-up": (["method.warmup.epochs=99"], "use up all of trainer.epochs=60"),
     "noise of another data set": (["noise=cifar10n"], "defined on the classes of cifar10, not on dataset=digits"),
     "Hydra's folder": (["hydra.run.dir=elsewhere"], "paths.output_dir=<folder>"),
-    "run folder outside": (["paths.run_dir=../x"], "does not lie below paths.output_dir"),
-    "mandatory value": (["noise=file"], "noise.model.file: mandatory and not set; add noise.model.file=<value>"),
+    "run folder outside": (["paths.run_dir=../x"], "is not inside paths.output_dir"),
+    "mandatory value": (["noise=file"], "noise.model.file: required but not set; add noise.model.file=<value>"),
     "no such class": (["method._target_=robustlab.methods.erm.ERN"], "has no 'ERN'; did you mean 'ERM'?"),
     "no such module": (["optimizer._target_=torch.optin.SGD"], "no module 'torch.optin'; did you mean 'optim'?"),
     "broken reference": (["name=${nothing}"], "name: Interpolation key 'nothing' not found"),
     "broken syntax": (["tags=[a"], "'tags=[a' cannot be read as key=value"),
-    "no setting at all": (["cifar10"], "'cifar10' is no setting; write key=value"),
+    "no setting at all": (["cifar10"], "'cifar10' is not a setting; write key=value"),
     "sweep without -m": (["seed=0,1"], "add -m to run each of them"),
     "adding what is there": (["+seed=1"], "An item is already at 'seed'"),
     "deleting what is not there": (["~nothing"], "'nothing' does not exist"),
@@ -67,7 +67,7 @@ WRONG = {
     ),
     "sweep over nothing": (
         ["-m", "method=glob(zz*)"],
-        "names no value, so that the sweep has no point; there is",
+        "no values, so the sweep has no points; there is",
     ),
     "null in a sweep": (["-m", "method=erm,null"], "there is no method 'null'"),
     "misspelt key in a sweep": (["-m", "sede=0,1"], "did you mean 'seed'?"),
@@ -84,22 +84,22 @@ WRONG = {
     "end of a key as a flag": (["--warmup.epochs=3"], "without dashes, method.warmup.epochs=3"),
     "misspelt setting as a flag": (["--trainer.epoch=3"], "without dashes, trainer.epochs=3"),
     "flag without dashes in its value": (["-seed=3"], "without dashes, seed=3"),
-    "two settings as flags": (["--seed=3", "--epochs=5"], "2 things to mend"),
-    "misspelt flag": (["--hlp"], "there is no flag --hlp; did you mean '--help'?"),
+    "two settings as flags": (["--seed=3", "--epochs=5"], "2 problems in the configuration"),
+    "misspelt flag": (["--hlp"], "unknown flag --hlp; did you mean '--help'?"),
     "flag with an underscore": (["--config_dir=x"], "did you mean '--config-dir'?"),
-    "shortened flag": (["--multi", "seed=0,1"], "there is no flag --multi; did you mean '--multirun'?"),
-    "flag of nothing": (["--xyzzy"], "there is no flag --xyzzy; settings are written key=value"),
+    "shortened flag": (["--multi", "seed=0,1"], "unknown flag --multi; did you mean '--multirun'?"),
+    "flag of nothing": (["--xyzzy"], "unknown flag --xyzzy; settings are written key=value"),
     "flag without its value": (["--cfg"], "argument --cfg/-c: expected one argument"),
     "flag with a wrong value": (["--cfg", "jobs"], "invalid choice: 'jobs' (choose from "),
     "Hydra's folder, not yet known": (
         ["-m", "hydra.sweep.subdir=${hydra.job.num}", "seed=0,1"],
-        "hydra.sweep.subdir is not used",
+        "hydra.sweep.subdir has no effect",
     ),
     "Hydra's folder, broken": (["-m", "hydra.sweep.dir=${x}", "seed=0,1"], "hydra.sweep.dir: Interpolation key 'x'"),
     "Hydra's name, broken": (["hydra.job.name=${x}"], "hydra.job.name=${x}: Interpolation key 'x' not found"),
     "null among options": (["experiment=[null]"], "there is no experiment 'null'"),
     "value without a key": (["=5"], "'=5': there is no key before the '='"),
-    "two things at once": (["seed=abc", "+trainer.epoch=3"], "2 things to mend"),
+    "two things at once": (["seed=abc", "+trainer.epoch=3"], "2 problems in the configuration"),
 }
 
 
@@ -133,7 +133,7 @@ def test_a_folder_that_is_a_file(runs, capsys, tmp_path):
     (tmp_path / "file").write_text("kept")
     assert main(["paths.output_dir=file"]) == 4
     assert main(["-m", "paths.output_dir=file", "seed=0,1"]) == 4
-    assert "is a file, no folder" in capsys.readouterr().err
+    assert "is a file, not a folder" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "kept"
 
 
@@ -160,7 +160,7 @@ def test_flags_may_stand_anywhere_among_the_overrides(arguments, runs, tmp_path)
 
 def test_a_setting_as_a_flag_is_looked_up_in_what_the_rest_composes(runs, capsys):
     assert main(["--forget-rate", "0.3", "method=erm"]) == 2
-    assert "there is no flag --forget-rate" in capsys.readouterr().err
+    assert "unknown flag --forget-rate" in capsys.readouterr().err
 
 
 def program(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

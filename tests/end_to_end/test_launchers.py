@@ -89,7 +89,7 @@ def test_a_launcher_that_loses_its_jobs(sweep, capsys):
 
     assert sweep(killed) == 4
     written = capsys.readouterr().err
-    assert "the launcher failed while it ran 3 point(s): RuntimeError: a worker was killed" in written
+    assert "the launcher failed while running 3 point(s): RuntimeError: a worker was killed" in written
     assert "Traceback" not in written
 
 

@@ -26,7 +26,7 @@ YAML: dict[str, Row] = {
     "duplicate key": (
         {METHOD: MINE + "name: again\n"},
         ["method=mine"],
-        ["mine.yaml", "line 3", "'name' stands there twice"],
+        ["mine.yaml", "line 3", "duplicate key 'name'"],
     ),
     "not UTF-8": ({METHOD: "name: m\xfcne\n".encode("latin-1")}, ["method=mine"], ["mine.yaml", "UTF-8"]),
     "a list": (

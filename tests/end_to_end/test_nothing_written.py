@@ -15,7 +15,7 @@ REFUSED = {
     "groups for reweighting": (["method=rwg"], "method=rwg needs groups"),
     "groups for a comparison": (["method=erm", "compare=groupdro"], "compare=groupdro (compare=null leaves it out): "),
     "label smoothing": (["method=erm", "method.label_smoothing=2"], "label_smoothing"),
-    "warm-up": (["method=crosssplit", "method.warmup.epochs=1", "trainer.epochs=1"], "leave none of trainer.epochs=1"),
+    "warm-up": (["method=crosssplit", "method.warmup.epochs=1", "trainer.epochs=1"], "use up all of trainer.epochs=1"),
     "batch of half the data": (["method=crosssplit", "trainer.epochs=12", "trainer.batch_size=900"], "lower"),
     "pruning target": (["method=random_pruning", "method.target_neuron_sparsity=0.999"], "target_neuron_sparsity"),
     "pruning a network without units": (
@@ -71,10 +71,10 @@ REFUSED = {
     "fp16 on the CPU": (["trainer.precision=fp16", "trainer.device=cpu"], "fp16"),
     "selection by groups": (["trainer.selection=[hg]"], "need a validation split"),
     # paths
-    "run folder outside": (["paths.run_dir=elsewhere"], "does not lie below paths.output_dir"),
+    "run folder outside": (["paths.run_dir=elsewhere"], "is not inside paths.output_dir"),
     "comparison in the run's folder": (
         ["--config-dir", "{conf}", "method=elr", "paths=one_folder"],
-        "compare=erm: its run would have the folder of this one",
+        "compare=erm: the baseline would share this run's folder",
     ),
     "data folder that is not there": (["dataset=cifar10_parquet", "paths.data_dir=absent/data"], "absent/data"),
     # sweeps
@@ -84,11 +84,11 @@ REFUSED = {
     "one point's value": (["-m", "method=erm", "optimizer.momentum=0.9,0", "optimizer.nesterov=true"], "Nesterov"),
     "points that share a folder": (
         ["-m", "method=erm", "optimizer.lr=0.1,0.2", "paths.run_dir=outputs/y"],
-        "two runs of this command, optimizer.lr=0.1 and optimizer.lr=0.2, have one folder",
+        "two runs of this command, optimizer.lr=0.1 and optimizer.lr=0.2, share the folder",
     ),
     "a comparison that shares a point's folder": (
         ["-m", "method=elr,erm", "optimizer.lr=0.1", "paths.run_dir=outputs/${{method.name}}", "seed=0,1"],
-        "have one folder",
+        "share the folder",
     ),
     "one point's comparison": (["-m", "method=erm", "compare=null,groupdro"], "method=groupdro needs groups"),
 }  # fmt: skip

@@ -16,7 +16,7 @@ from tests.end_to_end.harness import rows, run_folder, train
         (["noise=file", "noise.model.file={empty}/labels.npz"], "labels.npz"),
         (["noise=cifar10n"], "defined on the classes of cifar10"),
         (["trainer.selection=[hg]"], "need a validation split"),
-        (["scheduler=timm_cosine", "scheduler.schedule.warmup_t=100"], "a warm-up of 100 epochs leaves nothing"),
+        (["scheduler=timm_cosine", "scheduler.schedule.warmup_t=100"], "a warm-up of 100 epochs uses up all"),
         (["scheduler.interval=step", "scheduler.schedule.T_max=60"], "T_max: 60 updates, but the run has 1,380"),
     ],
 )

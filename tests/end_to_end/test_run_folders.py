@@ -61,7 +61,7 @@ def test_a_finished_folder_of_other_settings_is_refused(name, force, place, caps
         command = [text for text in command if "widths" not in text]
     assert main([*command, *(["resume=force"] if force else [])]) == 2
     written = capsys.readouterr()
-    assert written.err.startswith("train: outputs/x holds a finished run that was saved with other settings:\n")
+    assert written.err.startswith("train: outputs/x holds a finished run saved with different settings:\n")
     assert expected in written.err
     assert "resume=false" in written.err
     assert written.err.count("\n") <= 8
@@ -82,7 +82,7 @@ def test_a_folder_written_before_its_identity_was_recorded_is_compared_too(remov
     for other in (["seed=9"], ["optimizer.lr=0.2"]):
         assert main([*ERM, *other, "paths.run_dir=outputs/x", *more]) == 2
         said = capsys.readouterr().err
-        assert ("of which no file tells the settings" if removed == "all that tells" else other[0][:4]) in said
+        assert ("whose settings are not recorded in any file" if removed == "all that tells" else other[0][:4]) in said
     cfg = compose([*ERM, "paths.run_dir=outputs/x", *more])
     assert (refusal(place, cfg) is None) == (removed != "all that tells")
 
@@ -120,7 +120,7 @@ def test_a_begun_folder_of_other_settings_is_refused_without_force(place, capsys
     before = contents(place)
     assert main([*ERM, "optimizer.lr=0.2", "paths.run_dir=outputs/x"]) == 2
     said = capsys.readouterr().err
-    assert "outputs/x holds a run that was saved with other settings:\n  optimizer.lr: 0.05 when it was saved" in said
+    assert "outputs/x holds a run saved with different settings:\n  optimizer.lr: 0.05 when it was saved" in said
     assert "resume=force" in said
     assert contents(place) == before
 
@@ -139,7 +139,7 @@ def test_points_of_a_sweep_that_share_a_folder_are_refused_before_the_first(over
     Path("outputs").mkdir()
     Path("outputs/link").symlink_to("x")
     assert main(["-m", *ERM, *overrides]) == 2
-    assert "have one folder" in capsys.readouterr().err
+    assert "share the folder" in capsys.readouterr().err
     assert [path.name for path in Path("outputs").iterdir()] == ["link"]
 
 
@@ -155,7 +155,7 @@ def test_one_point_in_a_folder_of_another_run_keeps_the_sweep_from_starting(plac
     shutil.copytree(place, place.parent / "1")
     assert main(["-m", *ERM, "seed=2,1", "paths.run_dir=outputs/${seed}"]) == 2
     said = capsys.readouterr().err
-    assert "outputs/1 holds a finished run that was saved with other settings:\n  seed: 0 when it was saved" in said
+    assert "outputs/1 holds a finished run saved with different settings:\n  seed: 0 when it was saved" in said
     assert not (place.parent / "2").exists()
 
 

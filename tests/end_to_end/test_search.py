@@ -84,7 +84,7 @@ def engine(monkeypatch, tmp_path) -> types.ModuleType:
 WRONG = {
     "no metric": (
         [*OPTUNA, LR],
-        "OptunaSweeper searches by a number that each run returns, and optimized_metric names none",
+        "OptunaSweeper searches by a number that each run returns, but optimized_metric names none",
     ),
     "metric set to null": ([*OPTUNA, LR, "optimized_metric=null"], "optimized_metric names none"),
     "other direction": (
@@ -97,7 +97,7 @@ WRONG = {
     ),
     "two directions": (
         [*OPTUNA, LR, TEST, "hydra.sweeper.direction=[maximize,minimize]"],
-        "optimized_metric is one number, and the sweeper expects several",
+        "optimized_metric is one number, but the sweeper expects several",
     ),
     "no such direction": ([*OPTUNA, LR, TEST, "hydra.sweeper.direction=max"], "expected one of maximize, minimize"),
     "no such mode": (
@@ -120,9 +120,12 @@ WRONG = {
     "no such storage": ([*MAXIMIZE, TEST, LR, "hydra.sweeper.storage=nowhere"], "Could not parse"),
     "interval without a search": (
         ["-m", LR],
-        "an interval is for a sweeper that searches, such as -m hydra/sweeper=optuna",
+        "an interval needs a search sweeper, such as -m hydra/sweeper=optuna",
     ),
-    "interval without -m": (["optimizer.lr=interval(0.01,0.1)"], "searches, such as -m hydra/sweeper=optuna; list"),
+    "interval without -m": (
+        ["optimizer.lr=interval(0.01,0.1)"],
+        "search sweeper, such as -m hydra/sweeper=optuna; list",
+    ),
     "metric of a single run": (["optimized_metric.name=tst/accuracy"], "did you mean 'test'?"),
 }
 
@@ -147,7 +150,7 @@ def test_optuna_maximizes_the_metric_and_not_the_exit_code(engine, capsys, tmp_p
     assert found["best_value"] == pytest.approx(1 - abs(best - 0.07))
     out = capsys.readouterr()
     assert re.search(rf"^best test/accuracy \(max\): .*optimizer.lr={best}", out.out, re.MULTILINE)
-    assert "warning: optimized_metric.name=test/accuracy chooses by test data" in out.err
+    assert "warning: optimized_metric.name=test/accuracy selects on test data" in out.err
 
 
 def test_optuna_minimizes_when_both_say_so(engine, tmp_path):

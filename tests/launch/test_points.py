@@ -49,7 +49,7 @@ def test_every_point_is_checked_and_all_errors_come_at_once():
     with session() as hydra, pytest.raises(ConfigError) as caught:
         checked(hydra, points, [])
     message = str(caught.value)
-    assert message.startswith("3 things to mend")
+    assert message.startswith("3 problems in the configuration")
     for part in (
         "optimizer.lr: ",
         "did you mean 'lr'",
@@ -60,5 +60,5 @@ def test_every_point_is_checked_and_all_errors_come_at_once():
 
 
 def test_a_sweep_that_names_no_point_says_so():
-    with session() as hydra, pytest.raises(ConfigError, match="names no value"):
+    with session() as hydra, pytest.raises(ConfigError, match="no values, so the sweep has no points"):
         read_sweep(hydra, ["method=glob(nothing*)"])

@@ -1,4 +1,4 @@
-"""Kinds of values from type annotations in source, without importing what they name."""
+"""Read the kind of a value from its type annotation in source, without importing the names it uses."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SCALARS = {"int": int, "float": float, "bool": bool, "str": str, "Path": str, "
 _LISTS = {"list", "List", "Sequence", "Iterable", "Collection", "set", "Set", "frozenset", "MutableSequence"}
 _TABLES = {"dict", "Dict", "Mapping", "MutableMapping"}
 _THINGS = {"Tensor", "Module", "Callable", "Generator", "Parameter", "Optimizer", "LRScheduler"}
-"""Classes that no plain value can be; named here so that torch's own large files need not be read for them."""
+"""Classes that no plain value can stand for; listed so that torch's large source files need not be parsed."""
 
 EMPTY_BASES = {"object", "ABC", "Protocol", "Generic", "Module"}
-"""Bases whose constructor takes nothing."""
+"""Bases whose constructor takes no arguments."""
 
 
 def kind_later(annotation: ast.expr | None, default: ast.expr | None, module: Module) -> Callable[[], Kind]:
-    """Return a call that reads an annotation when it is first needed: a record may contain itself."""
+    """Return a function that reads an annotation when first called, because a record may contain itself."""
 
     @cache
     def kind() -> Kind:
@@ -36,7 +36,7 @@ def kind_later(annotation: ast.expr | None, default: ast.expr | None, module: Mo
 
 
 def _from_default(default: ast.expr | None) -> Kind:
-    """Guess loosely where there is no annotation: `lr=1` also takes 0.5, and null is always let through."""
+    """Guess a permissive kind from a default without annotation: `lr=1` also accepts 0.5, and null always passes."""
     value = default.value if isinstance(default, ast.Constant) else None
     if isinstance(value, bool | int | float | str):
         kind = type(value) if isinstance(value, bool | str) else float
@@ -113,7 +113,7 @@ def _flatten(kinds: list[Kind]) -> Iterator[Kind]:
 
 
 def _kind_of_name(node: ast.expr, module: Module, depth: int) -> Kind:
-    """Return the kind of a class or alias that a module defines or imports; anything where it cannot be read."""
+    """Return the kind of a class or alias that a module defines or imports, or `ANYTHING` if it cannot be read."""
     try:
         definition = resolve(node, module)
     except (UnreadableError, NotThereError):
@@ -127,7 +127,7 @@ def _kind_of_name(node: ast.expr, module: Module, depth: int) -> Kind:
 
 
 def of_dataclass(definition: Definition) -> Record:
-    """Return the fields of a dataclass, those of its bases included."""
+    """Return the fields of a dataclass, including inherited ones."""
     node, module = definition.node, definition.module
     assert isinstance(node, ast.ClassDef)
     fields: dict[str, Field] = {}
@@ -146,7 +146,7 @@ def of_dataclass(definition: Definition) -> Record:
 
 
 def is_dataclass(node: ast.ClassDef) -> bool:
-    """Tell whether a class statement is decorated with `dataclass`."""
+    """Return whether a class statement is decorated with `dataclass`."""
     return any(
         last_name(decorator.func if isinstance(decorator, ast.Call) else decorator) == "dataclass"
         for decorator in node.decorator_list

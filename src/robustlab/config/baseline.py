@@ -1,4 +1,4 @@
-"""The run that `compare` shows beside another: its overrides, its folder, and its composed configuration."""
+"""Compose the baseline run that `compare` names: its overrides, its folder and its configuration."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from robustlab.errors import ConfigError
 
 
 def has_baseline(cfg: DictConfig) -> bool:
-    """Tell whether `compare` names another method than the run's own."""
+    """Return whether `compare` names a method other than the run's own."""
     return bool(cfg.compare) and cfg.compare != cfg.method.name
 
 
 def baseline_overrides(overrides: Sequence[str], method: str) -> list[str]:
-    """Return the overrides of the same settings with another method: those of the method itself fall away."""
+    """Replace the method and drop the old one's overrides."""
     return [*_without(overrides, "method=", "method.", "overlay=", "compare="), f"method={method}", "compare=null"]
 
 
@@ -26,8 +26,9 @@ def compose_baseline(
 ) -> tuple[DictConfig, list[str]]:
     """Return the configuration of a run's baseline and its overrides.
 
-    Where paths.run_dir gives both the same folder, the baseline has its default one. Raises ConfigError where they
-    would still share a folder, and what `compose` raises.
+    If paths.run_dir would give both runs the same folder, the baseline uses its default folder instead.
+
+    Raises ConfigError if they would still share a folder, and whatever `compose` raises.
     """
     own = baseline_overrides(overrides, cfg.compare)
     other = compose(own)
@@ -36,14 +37,14 @@ def compose_baseline(
         other = compose(own)
     if place(other) == place(cfg):
         raise ConfigError(
-            f"compare={cfg.compare}: its run would have the folder of this one, {cfg.paths.run_dir}; put "
-            "${run_name:} into paths.run_dir, or leave the comparison out with compare=null"
+            f"compare={cfg.compare}: the baseline would share this run's folder, {cfg.paths.run_dir}; put "
+            "${run_name:} into paths.run_dir, or turn the comparison off with compare=null"
         )
     return other, own
 
 
 def place(cfg: DictConfig) -> str:
-    """Return the run folder of a configuration, with links followed."""
+    """Return the run folder of a configuration, with symbolic links resolved."""
     return os.path.realpath(Path(cfg.paths.run_dir).expanduser())
 
 

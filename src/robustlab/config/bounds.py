@@ -1,6 +1,6 @@
-"""Bounds of arguments as a constructor's source states them: `at_least("epochs", epochs, 1)`, `within(...)`.
+"""Read the bounds of arguments from a constructor's source: `at_least("epochs", epochs, 1)`, `within(...)`.
 
-So a bound stands in one place, the constructor, and is known before anything is imported. Calls that depend on a
+A bound is thus written once, in the constructor, and still known before anything is imported. Calls that depend on a
 condition other than `... is not None`, or on values that only exist at run time, are left to the constructor.
 """
 
@@ -18,7 +18,7 @@ _CONSTRUCTORS = ("__init__", "__post_init__")
 
 
 def bounded(node: ast.ClassDef, fields: Mapping[str, Field]) -> dict[str, Field]:
-    """Return the fields of a class with the bounds that its own constructor states."""
+    """Return the fields of a class, restricted by the bounds that its constructor checks."""
     limits: dict[str, list[Range]] = {}
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name in _CONSTRUCTORS:
@@ -28,7 +28,7 @@ def bounded(node: ast.ClassDef, fields: Mapping[str, Field]) -> dict[str, Field]
 
 
 def _stated(body: list[ast.stmt], names: Mapping[str, list[str]]) -> Iterator[tuple[str, Range]]:
-    """Yield (argument, bound) of each call; names: what a loop variable stands for."""
+    """Yield (argument, bound) for each checking call; `names` maps a loop variable to the arguments it takes on."""
     for statement in body:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
             yield from _of_call(statement.value, names)
@@ -59,7 +59,7 @@ def _of_call(call: ast.Call, names: Mapping[str, list[str]]) -> Iterator[tuple[s
 
 
 def _arguments(value: ast.expr, names: Mapping[str, list[str]]) -> list[str]:
-    """Return the arguments that an expression stands for: `epochs`, `self.epochs` or `getattr(self, name)`."""
+    """Return the arguments that an expression refers to: `epochs`, `self.epochs` or `getattr(self, name)`."""
     if isinstance(value, ast.Attribute) and ast.unparse(value.value) == "self":
         return [value.attr]
     if isinstance(value, ast.Call) and last_name(value.func) == "getattr" and isinstance(value.args[1], ast.Name):
@@ -72,7 +72,7 @@ def _with_limits(field: Field, limits: tuple[Range, ...]) -> Field:
 
 
 def limited(kind: Kind, limits: tuple[Range, ...]) -> Kind:
-    """Return a kind whose numbers have further bounds."""
+    """Return a kind with additional bounds on its numbers."""
     if isinstance(kind, Either):
         return Either(tuple(limited(one, limits) for one in kind.kinds))
     if isinstance(kind, Scalar) and kind.type in (int, float):

@@ -1,4 +1,4 @@
-"""Bases and class attributes of a `_target_`, read from its source."""
+"""Read the bases and class attributes of a `_target_` from its source."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _PLAIN_BASES = {"object", "ABC", "Protocol", "Generic"}
 
 
 def own_attribute(target: str, name: str) -> Any:
-    """Return the literal that a class or the nearest of its bases gives an attribute; None where it is not a literal.
+    """Return the literal value of a class attribute, own or inherited; None if it is not a literal.
 
-    None, too, where an instance may have another one: a property, or an assignment to `self.<name>`.
+    Also None if an instance may override it: a property, or an assignment to `self.<name>`.
     """
     definition = safe_locate(target)
     for one in [] if definition is None else lineage(definition)[0]:
@@ -32,7 +32,7 @@ def own_attribute(target: str, name: str) -> Any:
 
 
 def lineage(definition: Definition, depth: int = 0) -> tuple[list[Definition], bool]:
-    """Return a class and all its bases, each before its own, and whether all of them could be read."""
+    """Return a class and all its bases, derived before base, and whether all of them could be read."""
     if not isinstance(definition.node, ast.ClassDef) or depth > _DEPTH:
         return [], False
     found, whole = [definition], True

@@ -1,4 +1,4 @@
-"""Composing a configuration with Hydra, for the command line, tests and scripts; expanding a sweep into points."""
+"""Compose configurations with Hydra and expand sweeps into points, for the command line, tests and scripts."""
 
 from __future__ import annotations
 
@@ -31,20 +31,22 @@ _search_overrides: ContextVar[list[str]] = ContextVar("_search_overrides", defau
 
 @cache
 def conf_dir() -> Path:
-    """Return the folder of the YAML files: in the package when installed from a wheel, else at the repository root."""
+    """Return the folder of YAML files: inside the package if installed from a wheel, else at the repository root."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parents[1] / "conf"):
         if (folder / f"{CONFIG_NAME}.yaml").is_file():
             return folder
     raise ConfigError(
-        f"the folder conf/ of robustlab is neither in {package} nor in {package.parents[1]}; reinstall it"
+        f"robustlab's conf/ folder is neither in {package} nor in {package.parents[1]}; reinstall robustlab"
     )
 
 
 def session(config_dirs: Sequence[str | Path] = (), *, config_path: str | None = None) -> AbstractContextManager[Hydra]:
-    """Open Hydra on conf/ and `config_dirs` (as `--config-dir`); put back afterwards whatever Hydra was open before.
+    """Open Hydra on conf/ and `config_dirs` (like `--config-dir`); restore any previously open Hydra on exit.
 
-    config_path: a folder in the place of conf/ (as `--config-path`). Raises `ConfigError` for a missing folder.
+    - config_path: folder to use instead of conf/ (like `--config-path`).
+
+    Raises `ConfigError` for a missing folder.
     """
     return _opened(lambda: _hydra(config_path or str(conf_dir()), config_dirs))
 
@@ -74,7 +76,7 @@ def _hydra(folder: str, config_dirs: Sequence[str | Path] = ()) -> Hydra:
     search_path = create_config_search_path(folder)
     for added in config_dirs:
         if not Path(added).is_dir():
-            raise ConfigError(f"--config-dir {added}: there is no such folder")
+            raise ConfigError(f"--config-dir {added}: no such folder")
         path = f"file://{os.path.abspath(added)}"
         search_path.prepend(provider="command-line", path=path, anchor=SearchPathQuery(provider="schema"))
     return Hydra.create_main_hydra2(CONFIG_NAME, search_path)
@@ -82,12 +84,12 @@ def _hydra(folder: str, config_dirs: Sequence[str | Path] = ()) -> Hydra:
 
 @lru_cache(maxsize=1)
 def _hydra_on_conf(folder: str) -> Hydra:
-    """Return the Hydra that all calls of `compose` share: a new one would list the same groups again."""
+    """Return the Hydra shared by all calls of `compose`; a new one would have to list the same groups again."""
     return _hydra(folder)
 
 
 def import_from_here() -> None:
-    """Let a `_target_` name a module that lies in the current folder."""
+    """Let a `_target_` name a module in the current folder."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 
@@ -95,9 +97,9 @@ def import_from_here() -> None:
 def load(
     hydra: Hydra, overrides: Sequence[str], mode: RunMode | None = None, *, config_name: str = CONFIG_NAME
 ) -> DictConfig:
-    """Compose with an open Hydra; the result has the node `hydra`, too. Raises Hydra's exceptions.
+    """Compose with an open Hydra; the result includes the node `hydra`.
 
-    Raises ConfigError for a file that is not YAML.
+    Raises Hydra's exceptions, and ConfigError for a file that is not YAML.
     """
     from hydra.types import RunMode
 
@@ -109,26 +111,26 @@ def load(
 
 
 def options(group: str) -> list[str]:
-    """Return the options right in a group's folder, those of the open Hydra's search path included."""
+    """Return the options directly in a group's folder, anywhere on the open Hydra's search path."""
     from hydra.core.object_type import ObjectType
 
     return _inside(group, ObjectType.CONFIG)
 
 
 def is_option(group: str, name: str) -> bool:
-    """Tell whether `name` is an option of a group, as written on the command line; cheaper than to list them all."""
+    """Return whether `name`, as written on the command line, is an option of a group; cheaper than listing them."""
     folder, _, last = name.rpartition("/")
     return not last.startswith("_") and last in options(f"{group}/{folder}" if folder else group)
 
 
 def is_group(name: str) -> bool:
-    """Tell whether `name` is a group: a folder of options, or of folders of options."""
+    """Return whether `name` is a group: a folder of options, or of folders of options."""
     return "." not in name and bool(_inside(name, None))
 
 
 @contextmanager
 def current_session() -> Iterator[tuple[ConfigLoader, tuple[str, ...]]]:
-    """Give the loader of the open Hydra, or else of a new one, and the overrides of its search path."""
+    """Yield the loader of the open Hydra (or of a new one) and the overrides of its search path."""
     from hydra.core.global_hydra import GlobalHydra
 
     current = GlobalHydra.instance().hydra
@@ -150,17 +152,19 @@ def _listed(loader: ConfigLoader, group: str, kind: ObjectType | None, search: t
 
 
 def all_options(group: str) -> list[str]:
-    """Return the options of a group and of the folders below it that are for the command line, as written there."""
+    """Return the options of a group and its subfolders that a command line may choose, as written there."""
     from hydra.core.object_type import ObjectType
 
-    found = [name for name in options(group) if not name.startswith("_")]  # _name: a part that other options share
+    found = [
+        name for name in options(group) if not name.startswith("_")
+    ]  # _name: shared by other options, not an option itself
     for folder in _inside(group, ObjectType.GROUP):
         found += [f"{folder}/{name}" for name in all_options(f"{group}/{folder}")]
     return found
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
-    """Return a copy of a composed configuration without the node `hydra`: what a run sees."""
+    """Return a copy of a composed configuration without the node `hydra`, as a run sees it."""
     from omegaconf import open_dict
 
     cfg = copy.deepcopy(cfg)
@@ -172,7 +176,7 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] = ()) -> DictConfig:
     """Return the configuration that `train <overrides>` would run with, not yet checked (see `check.check`).
 
-    Raises `ConfigError` where the overrides do not compose.
+    Raises `ConfigError` if the overrides do not compose.
     """
     from hydra.errors import HydraException
 
@@ -187,9 +191,9 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
 
 
 def compose_again(overrides: Sequence[str]) -> DictConfig:
-    """Return the checked configuration of other overrides in the setting of the current job (its search path).
+    """Return the checked configuration of other overrides, composed on the current job's search path.
 
-    Called from inside a job that Hydra runs, here or on another machine. Raises `ConfigError`.
+    Called from inside a job that Hydra runs, on this machine or another. Raises `ConfigError`.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -203,15 +207,15 @@ def compose_again(overrides: Sequence[str]) -> DictConfig:
 
 
 def command_line_dirs(hydra: Hydra) -> list[str]:
-    """Return the folders that `--config-dir` has added to an open Hydra. Raises `ConfigError` if conf/ was replaced."""
+    """Return the folders that `--config-dir` added to an open Hydra. Raises `ConfigError` if conf/ was replaced."""
     path = hydra.config_loader.get_search_path().get_path()
     if any(item.provider == "main" and item.path.removeprefix("file://") != str(conf_dir()) for item in path):
-        raise ConfigError("--config-path: runs on a cluster take conf/ of this code; add options with --config-dir")
+        raise ConfigError("--config-path: cluster runs always use this code's conf/; add options with --config-dir")
     return [item.path.removeprefix("file://") for item in path if item.provider == "command-line"]
 
 
 def search_flags() -> list[str]:
-    """Return what a command line needs, beside its overrides, to find the options that the current job's found."""
+    """Return the flags that let another command line find the same options as the current job."""
     from hydra.core.hydra_config import HydraConfig
 
     current = HydraConfig.get()
@@ -224,10 +228,11 @@ def _search_overrides_of(current: HydraConf) -> list[str]:
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """Return the points of a sweep: one list of overrides each, in the order of Hydra's basic sweeper.
+    """Return the points of a sweep, one list of overrides per point, in the order of Hydra's basic sweeper.
 
-    The grammar is Hydra's: `a=1,2`, `choice(...)`, `range(...)`, `glob(...)` over a group's options. Raises Hydra's
-    exceptions.
+    The grammar is Hydra's: `a=1,2`, `choice(...)`, `range(...)`, `glob(...)` over a group's options.
+
+    Raises Hydra's exceptions.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra

@@ -1,4 +1,4 @@
-"""Composes the points of a sweep; what only values tell apart is composed once."""
+"""Compose the points of a sweep; points that differ only in values share one composition."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 NOT_USED = {"run.dir": ".", "sweep.subdir": ".", "output_subdir": None, "job.chdir": False}
-"""Settings of Hydra's that choose folders, and what they must stay."""
+"""Hydra settings that choose folders, with the values they must keep."""
 
 
 class Composer:
-    """Composes points. Of those with the same options, the files are read and merged once.
+    """Composes points, reading and merging the files once for all points that choose the same options.
 
-    Hydra needs 50 ms or more for a configuration, and 1 ms for the values that are set in one that is there.
+    Hydra needs 50 ms or more to compose a configuration, but 1 ms to set values in one that is already composed.
     """
 
     def __init__(self, hydra: Hydra, hydra_overrides: Sequence[str], config_name: str) -> None:
@@ -30,7 +30,7 @@ class Composer:
         self.bases: dict[tuple[str, ...], tuple[bytes, list[str]]] = {}
 
     def __call__(self, point: Sequence[str]) -> tuple[DictConfig, list[str]]:
-        """Return the configuration without the node `hydra`, and what is wrong with that node.
+        """Return the configuration without the node `hydra`, and the problems of that node.
 
         Raises the exceptions of `load`.
         """
@@ -50,7 +50,7 @@ class Composer:
         try:
             ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
         except (HydraException, OmegaConfBaseException):
-            cfg = without_hydra(self._load(point))  # raises the same, in the words of the usual way
+            cfg = without_hydra(self._load(point))  # raises the same error, worded as for a single run
         return cfg, messages
 
     def _load(self, overrides: Sequence[str]) -> DictConfig:
@@ -58,17 +58,17 @@ class Composer:
 
 
 def hydra_problems(cfg: DictConfig) -> list[str]:
-    """Return a message for each setting of Hydra's that would put a run's files elsewhere than the run itself does."""
+    """Return one message per Hydra setting that would put files somewhere other than the run folder."""
     return [
-        f"hydra.{key} is not used: the run folder follows from the settings; choose where runs go with "
-        "paths.output_dir=<folder>, or name one run's folder below it with paths.run_dir=<folder>"
+        f"hydra.{key} has no effect: the run folder follows from the settings; choose where runs go with "
+        "paths.output_dir=<folder>, or name a single run's folder below it with paths.run_dir=<folder>"
         for key, expected in NOT_USED.items()
         if _written(cfg.hydra, key) != expected
     ]
 
 
 def _written(node: DictConfig, key: str) -> Any:
-    """Return the value at a dotted key as it is written: what it refers to may only be there inside a job."""
+    """Return the unresolved value at a dotted key: its references may only resolve inside a job."""
     group, _, name = key.rpartition(".")
     for part in group.split(".") if group else ():
         node = node[part]

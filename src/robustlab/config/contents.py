@@ -1,4 +1,4 @@
-"""What is in the files that settings name: a digest for each, so that no run passes for one that began from another."""
+"""Digest the files that settings name, so that a run cannot resume from a run that read different content."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 
 _GROUPS = ("model", "features", "method", "noise")
 _NAMES = frozenset({"weights", "artifact", "file"})
-"""Keys that name a file, in whichever of the groups: initial weights, concepts, labels. Data sets have manifests."""
+"""Keys that name a file, in any group: initial weights, concepts, labels. Data sets have manifests instead."""
 
 _BLOCK = 1 << 20
 
 
 def contents(cfg: DictConfig) -> dict[str, str]:
-    """Return 16 hex digits of the SHA-256 of each file that settings name, by the key; less those that are not there.
+    """Return key -> first 16 hex digits of the SHA-256 of the file it names, for files that exist.
 
-    Names of run folders do not depend on them: with `${seed}` in a path, seeds of one run have different files.
+    Names of run folders do not depend on these: with `${seed}` in a path, the seeds of one run have different files.
     """
     found: dict[str, str] = {}
     for key, path in _named(cfg):
@@ -29,13 +29,13 @@ def contents(cfg: DictConfig) -> dict[str, str]:
         try:
             status = file.stat()
             found[key] = _digest(os.path.realpath(file), status.st_size, status.st_mtime_ns)
-        except OSError:  # reading it gives the better error
+        except OSError:  # whoever reads it later gives a better error
             continue
     return found
 
 
 def changed_contents(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """Return the keys whose files have another content now, each in words. Nothing is said of what only one knows."""
+    """Return key -> message for each file whose content has changed; keys known on only one side are skipped."""
     differing = [key for key in before if key in now and before[key] != now[key]]
     return {
         key: f"{key}: the file had the content {before[key]} (SHA-256) when it was saved, and has {now[key]} now"
@@ -60,7 +60,7 @@ def _paths(value: Any, where: str) -> Iterator[tuple[str, str]]:
 
 
 def _file(path: str) -> Path:
-    """Return the file that is read: of an exported network its tensors, of a run folder its last checkpoint."""
+    """Return the file that is actually read: an exported network's tensors, or a run folder's last checkpoint."""
     place = Path(path).expanduser()
     inside = (place / name for name in ("model.safetensors", "checkpoints/last.pt"))
     return next((file for file in inside if file.is_file()), place)
@@ -68,7 +68,7 @@ def _file(path: str) -> Path:
 
 @lru_cache(maxsize=64)
 def _digest(path: str, size: int, changed: int) -> str:
-    """Return the digest of a file; its size and time of change tell whether it is still the file that was read."""
+    """Return the digest of a file; size and modification time are part of the cache key."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):

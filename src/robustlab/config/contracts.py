@@ -1,4 +1,4 @@
-"""What a `_target_` must make, by the key it stands at, as far as its source tells without importing it."""
+"""Check from source that a `_target_` has the base class that its key requires."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ CONTRACTS: tuple[tuple[str, str, str], ...] = (
     (r"scheduler\.schedule", "torch.optim.lr_scheduler", "LRScheduler"),
     (r"model", "torch.nn", "Module"),
 )
-"""For each key: the module and the name of the class that what is made there must be of."""
+"""Dotted key -> module and name of the class that the object made there must derive from."""
 
 _ALSO = {
     "Optimizer": {"Optimizer"},
     "LRScheduler": {"LRScheduler", "_LRScheduler", "Scheduler"},  # the last of timm
     "Module": {"Module", "Sequential"},
 }
-"""Bases by name alone, where files too large to read stand between."""
+"""Classes accepted by name alone, because the files in between are too large to parse."""
 
 _FUNCTIONS = frozenset({"Optimizer", "LRScheduler", "Module"})
-"""What a function may make as well, which its source does not tell."""
+"""Keys where a function is accepted too, although its source does not show what it returns."""
 
 
 def contract_problem(target: str, where: str) -> str | None:
-    """Return what is wrong with a `_target_` that makes something else than its key needs; None if nothing is known.
+    """Return a message if a `_target_` makes something other than its key needs, else None.
 
-    The target exists: `signature` has read or imported it.
+    The target is known to exist: `signature` has read or imported it.
     """
     contract = next((one for one in CONTRACTS if re.fullmatch(one[0], where)), None)
     if contract is None:
@@ -54,7 +54,7 @@ def contract_problem(target: str, where: str) -> str | None:
 
 
 def _bases(target: str) -> set[str] | None:
-    """Return the names of a class and its bases, "?" for what cannot be known; None for a function."""
+    """Return the names of a class and its bases, with "?" for unreadable ones; None for a function."""
     definition = safe_locate(target)
     if definition is None:
         made = import_target(target)
@@ -73,17 +73,17 @@ _PLACES = {"scheduler": "schedule", "dataset": "source", "noise": "model"}
 
 
 def misplaced(plain: Any) -> Iterator[str]:
-    """Yield a message for each group with a `_target_` that belongs below, and for experiments out of place."""
+    """Yield a message for each group whose `_target_` belongs one level below, and for misplaced experiment files."""
     if not isinstance(plain, Mapping):
         return
     for group, key in _PLACES.items():
         if is_node(plain.get(group)):
-            yield f"{group}: its file has a _target_ of its own; put that and its arguments below `{key}:`"
+            yield f"{group}: its file has a _target_ at the top level; put it and its arguments below `{key}:`"
     setting = plain.get("setting")
     nested = {"setting"} if isinstance(setting, Mapping) and "setting" in setting else set()
     for group in ("experiment", "overlay", "setting"):
         if group in (nested if group == "setting" else plain):
             yield (
-                f"{group}: the file of {group}=... lacks `# @package _global_` as its first line, without which its "
-                f"keys stand below '{group}'"
+                f"{group}: the file of {group}=... lacks `# @package _global_` as its first line, so its keys land "
+                f"below '{group}'; add that line"
             )

@@ -1,4 +1,4 @@
-"""The experiment of a command line that chooses nothing to train; whatever a user chooses does not inherit it."""
+"""Choose the default experiment, for command lines that choose nothing to train."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import re
 from collections.abc import Sequence
 
 DEFAULT_EXPERIMENT = "crosssplit/digits_sym50"
-"""Half of its labels are noise, so it must not follow a data set, a model or a method that somebody chose."""
+"""Half of its labels are noisy, so it must never apply to a data set, model or method that a user chose."""
 
 CHOOSING = ("experiment", "setting", "dataset", "noise", "model", "features", "method")
-"""Groups of which naming one leaves the default experiment out. The other groups say how to train, not what."""
+"""Groups that turn the default experiment off when chosen. The other groups say how to train, not what."""
 
 _CHOSEN = re.compile(rf"[+~]*({'|'.join(CHOOSING)})(@[^=]*)?(=.*)?", re.DOTALL)
 _SWEPT = re.compile(rf"\b({'|'.join(CHOOSING)})\b(?!\.)")
 
 
 def with_default_experiment(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides, with the default experiment at their end if none of them names an option of `CHOOSING`.
+    """Return the overrides, followed by the default experiment if none of them names an option of `CHOOSING`.
 
-    Values such as `method.warmup.epochs=3` are no choice: they are set in what is there. Applying it twice changes
-    nothing.
+    Values such as `method.warmup.epochs=3` do not count as a choice. Applying the function twice changes nothing.
     """
     return list(overrides) if any(map(_chooses, overrides)) else [*overrides, f"experiment={DEFAULT_EXPERIMENT}"]
 

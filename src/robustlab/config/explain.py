@@ -1,4 +1,4 @@
-"""What is wrong with overrides that Hydra does not compose, said so that it can be fixed: all of it, nearest names."""
+"""Explain why Hydra does not compose some overrides: every problem, each with a fix and the nearest name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from robustlab.config.check import problems
 from robustlab.config.compose import all_options, is_group, is_option, load, options, without_hydra
-from robustlab.config.hydra_messages import in_one_line, in_other_words
+from robustlab.config.hydra_messages import one_line, reworded
 from robustlab.config.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def explain(hydra: Hydra, overrides: Sequence[str], error: Exception, *, sweep: bool = False) -> list[str]:
-    """Return what is wrong with `overrides` that `error` kept from composing; `sweep`: they may name several values."""
+    """Return one message per problem in `overrides`, whose composition failed with `error`.
+
+    - sweep: whether an override may name several values.
+    """
     parsed, found = _parse(overrides)
     suspects: set[str] = set()
     for override in parsed:
@@ -29,11 +32,11 @@ def explain(hydra: Hydra, overrides: Sequence[str], error: Exception, *, sweep: 
     kept = [override for override in parsed if override.key_or_group.split(".")[0] not in suspects]
     if "experiment" not in suspects:
         found += _problems_if_let_through(hydra, kept)
-    return found or [in_other_words(in_one_line(error), overrides)]
+    return found or [reworded(one_line(error), overrides)]
 
 
 def clashes(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
-    """Return a message for each list of experiments of which two choose different options of one group."""
+    """Return one message for each pair of experiments that choose different options of a group."""
     found = []
     for override in _parse([text for text in overrides if "=[" in text])[0]:
         group, names = override.key_or_group, override.value()
@@ -46,14 +49,14 @@ def clashes(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
                 if first[1] != option:
                     found.append(
                         f"{override.input_line}: '{first[0]}' chooses {other}={first[1]}, '{name}' {other}={option}; "
-                        f"name one of them, or say which you mean with {other}=<option>"
+                        f"keep one of them, or decide with {other}=<option>"
                     )
     named = {override.key_or_group for override in _parse(overrides)[0]}
     return [message for message in found if not any(f" with {group}=" in message for group in named)]
 
 
 def _choices(hydra: Hydra, path: str, depth: int = 0) -> dict[str, str]:
-    """Return the options that a file chooses by `override /group: option`, those of files that it names included."""
+    """Return the options that a file chooses with `override /group: option`, directly or through files it includes."""
     loaded = hydra.config_loader.repository.load_config(path)  # type: ignore[attr-defined]
     found: dict[str, str] = {}
     for item in (loaded.defaults_list or []) if loaded is not None and depth < 8 else []:
@@ -68,14 +71,12 @@ def _choices(hydra: Hydra, path: str, depth: int = 0) -> dict[str, str]:
 
 
 def no_options(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
-    """Return a message for each option that Hydra must not see.
+    """Return one message for each option that must not reach Hydra.
 
-    It would follow a path that leads out of its group's folder, and fails with an exception of Python's on what is no
-    name (null, a number, a truth value).
+    Hydra would follow a path that leads out of the group's folder, and would fail with a Python exception on values
+    that are not names (null, numbers, booleans).
     """
-    nameless = [
-        f"'{text}': there is no key before the '='; write key=value" for text in overrides if text.startswith("=")
-    ]
+    nameless = [f"'{text}': no key before the '='; write key=value" for text in overrides if text.startswith("=")]
     if nameless:
         return nameless
     odd = [text for text in overrides if ".." in text or _NO_NAME.search(text.partition("=")[2].strip("[]"))]
@@ -83,7 +84,7 @@ def no_options(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
 
 
 _NO_NAME = re.compile(r"(^|,)(null|true|false|[-+]?[0-9.]+(e[-+]?[0-9]+)?|[-+]?(inf|nan))(,|$)", re.IGNORECASE)
-"""What the grammar of overrides does not read as text."""
+"""Values that Hydra's override grammar does not read as text."""
 
 
 def _no_name(hydra: Hydra, override: Override) -> str | None:
@@ -108,13 +109,13 @@ def _parse(overrides: Sequence[str]) -> tuple[list[Override], list[str]]:
             parsed.append(parser.parse_override(text))
         except HydraException as error:
             if "=" not in text:
-                found.append(f"'{text}' is no setting; write key=value{did_you_mean(text, _FLAGS)}")
+                found.append(f"'{text}' is not a setting; write key=value{did_you_mean(text, _FLAGS)}")
             else:
-                reason = in_one_line(error).partition("See https")[0].strip()
+                reason = one_line(error).partition("See https")[0].strip()
                 key, _, value = text.partition("=")
                 structure = any(character in value for character in "[]{}()'\"\\$")
                 quoted = "key=\\'a,b\\'" if structure else f"\"{key}='{value}'\""
-                found.append(f"'{text}' cannot be read as key=value ({reason}); quote what is special: {quoted}")
+                found.append(f"'{text}' cannot be read as key=value ({reason}); quote special characters: {quoted}")
     return parsed, found
 
 
@@ -148,7 +149,7 @@ def _group_problem(hydra: Hydra, override: Override) -> str | None:
 
 
 def _values_moved(group: str, path: str, known: Sequence[str]) -> str:
-    """Say where the values are that a name such as method=crosssplit/cifar100 asks for."""
+    """Say where to find the values that an option such as method=crosssplit/cifar100 asks for."""
     method, _, data = path.partition("/")
     if group != "method" or not data or method not in known:
         return ""
@@ -164,7 +165,7 @@ def _values_moved(group: str, path: str, known: Sequence[str]) -> str:
 def _path_problem(override: Override) -> str | None:
     name, text = override.key_or_group, (override.input_line or "").partition("=")[2]
     if is_group(name) and ".." in re.split(r"[/,]", text):
-        return f"{name}={text}: an option is a name below {name}/, not a path that leads out of it"
+        return f"{name}={text}: an option is a name inside {name}/, not a path that leads out of it"
     return None
 
 
@@ -176,7 +177,7 @@ def _exists(group: str, option: str, there: Sequence[str]) -> bool:
 
 
 def empty_sweeps(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
-    """Return a message for each override that names no value at all, such as a glob that nothing matches."""
+    """Return one message for each override without any value, such as a glob that matches nothing."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     found = []
@@ -184,19 +185,19 @@ def empty_sweeps(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
         if override.is_sweep_override() and not any(True for _ in override.sweep_string_iterator()):
             name = override.key_or_group
             there = f"; there is {', '.join(all_options(name))}" if is_group(name) else ""
-            found.append(f"{override.input_line}: names no value, so that the sweep has no point{there}")
+            found.append(f"{override.input_line}: no values, so the sweep has no points{there}")
     return found
 
 
 def intervals(overrides: Sequence[str]) -> list[str]:
-    """Return a message for each override that names an interval, of which only a search can choose values."""
+    """Return one message for each override that names an interval, from which only a search can choose values."""
     return [_interval_problem(override) for override in _parse(overrides)[0] if override.is_interval_sweep()]
 
 
 def _interval_problem(override: Override) -> str:
     ends = override.value()
     return (
-        f"{override.input_line}: an interval is for a sweeper that searches, such as -m hydra/sweeper=optuna; list the "
+        f"{override.input_line}: an interval needs a search sweeper, such as -m hydra/sweeper=optuna; list the "
         f"values instead, e.g. {override.get_key_element()}={ends.start},{ends.end}"  # type: ignore[union-attr]
     )
 
@@ -212,7 +213,7 @@ def _sweep_problem(override: Override) -> str | None:
 
 
 def _problems_if_let_through(hydra: Hydra, overrides: Sequence[Override]) -> list[str]:
-    """Return what the check says when unknown keys are let in: it knows the names that are near."""
+    """Return what the check says once unknown keys are let through: it can suggest the nearest names."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 

@@ -1,4 +1,4 @@
-"""The flags of `train`, which may stand anywhere among the overrides, and what a flag that does not exist stood for."""
+"""Parse the flags of `train`, which may appear anywhere among the overrides, and explain unknown ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def train_parser() -> ArgumentParser:
-    """Return Hydra's parser: no abbreviated flags, and errors raised as ConfigError instead of printed."""
+    """Return Hydra's parser, without abbreviated flags and with errors raised as ConfigError instead of printed."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
@@ -28,12 +28,12 @@ def train_parser() -> ArgumentParser:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise ConfigError(f"{message}; `{hint('train', '--help')}` shows how commands are written")
+    raise ConfigError(f"{message}; see `{hint('train', '--help')}`")
 
 
 @dataclass(frozen=True)
 class UnknownFlag:
-    """A flag that does not exist: the words of the command line, its name, and its value if it has one."""
+    """A flag that does not exist: the words on the command line, its name, and its value if it has one."""
 
     words: str
     name: str
@@ -43,7 +43,7 @@ class UnknownFlag:
 def read_flags(parser: ArgumentParser, argv: Sequence[str]) -> tuple[Namespace, list[UnknownFlag]]:
     """Return the flags and overrides of a command line, and the flags among them that do not exist.
 
-    Raises ConfigError for a flag that lacks its value or has a wrong one.
+    Raises ConfigError for a flag with a missing or wrong value.
     """
     args, extra = parser.parse_known_intermixed_args(list(argv))
     unknown = []
@@ -65,9 +65,9 @@ def _is_flag(word: str) -> bool:
 def explain_unknown(
     hydra: Hydra, parser: ArgumentParser, unknown: Sequence[UnknownFlag], overrides: Sequence[str]
 ) -> list[str]:
-    """Return one message for each unknown flag: the setting or the flag that it most likely stands for.
+    """Return one message per unknown flag, naming the setting or flag that was most likely meant.
 
-    overrides: the rest of the command line, which decides which settings there are.
+    - overrides: the rest of the command line, which determines which settings exist.
     """
     flags = sorted(flag for action in parser._actions for flag in action.option_strings if flag.startswith("--"))
     keys = _settings(hydra, overrides)
@@ -79,7 +79,7 @@ def _explain(flag: UnknownFlag, flags: Sequence[str], keys: Sequence[str]) -> st
     key = _nearest_key(as_key, keys)
     near_flag = difflib.get_close_matches(as_flag, flags, n=1, cutoff=0.8)
     if key is None or (near_flag and key.rpartition(".")[2] != as_key):
-        return f"there is no flag {flag.name}{did_you_mean(as_flag, flags) or '; settings are written key=value'}"
+        return f"unknown flag {flag.name}{did_you_mean(as_flag, flags) or '; settings are written key=value'}"
     value = "<value>" if flag.value is None else flag.value
     return (
         f"{flag.words}: settings are written without dashes, {key}={value} "
@@ -88,7 +88,7 @@ def _explain(flag: UnknownFlag, flags: Sequence[str], keys: Sequence[str]) -> st
 
 
 def _nearest_key(name: str, keys: Sequence[str]) -> str | None:
-    """Return the setting that a flag names in full or by its last part; of several the one nearest to the top."""
+    """Return the setting that a flag names in full or by its last part; if several match, the least nested one."""
     if name in keys:
         return name
     by_last: dict[str, str] = {}
@@ -104,7 +104,7 @@ def _nearest_key(name: str, keys: Sequence[str]) -> str | None:
 
 
 def _settings(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
-    """Return all keys that these overrides, or else the defaults, compose, and all groups."""
+    """Return all groups and all keys of the configuration composed from these overrides, or else from the defaults."""
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -116,14 +116,14 @@ def _settings(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
     for tried in (list(overrides), []):
         try:
             plain = OmegaConf.to_container(without_hydra(load(hydra, tried)))
-        except (HydraException, OmegaConfBaseException):  # what else is wrong is said when the flags are right
+        except (HydraException, OmegaConfBaseException):  # other problems are reported once the flags are right
             continue
         return [*groups, *dotted_keys(plain)]
     return groups
 
 
 def _groups(hydra: Hydra, parent: str = "") -> list[str]:
-    """Return all groups that have options; `Hydra.list_all_config_groups` copies its search path for each it lists."""
+    """Return all groups with options; faster than `Hydra.list_all_config_groups`, which copies its search path."""
     from hydra.core.object_type import ObjectType
 
     listed = hydra.config_loader.repository.get_group_options  # type: ignore[attr-defined]

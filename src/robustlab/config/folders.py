@@ -1,4 +1,4 @@
-"""The run folders that one command asks for: each is free or holds the same run, and no two runs share one."""
+"""Check the run folders of one command: each must be free or hold the same run, and no two runs may share one."""
 
 from __future__ import annotations
 
@@ -17,36 +17,40 @@ _SHOWN = 4
 
 
 class Folders:
-    """Looks at the runs of a command one after the other, before the first of them starts."""
+    """Checks the folders of a command's runs one by one, before the first run starts."""
 
     def __init__(self) -> None:
         self._taken: dict[str, tuple[Sequence[str], Mapping[str, Any]]] = {}
         self._baselines: dict[tuple[str, ...], tuple[Mapping[str, Any], list[str]]] = {}
 
     def problems(self, cfg: DictConfig, settings: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
-        """Return why a run may not use its folder. settings: the plain ones of `cfg`, which has these overrides."""
+        """Return the reasons why a run may not use its folder.
+
+        - cfg, overrides: the run's configuration and the overrides it was composed from.
+        - settings: `cfg` as plain values.
+        """
         others, before = self._taken.setdefault(place(cfg), (overrides, settings))
         if before is settings:
             found = refusal(Path(cfg.paths.run_dir).expanduser(), cfg)
             return [] if found is None else [found]
         differ = list(compared_settings(of_resolved(before), of_resolved(settings)))
-        if not differ:  # both are one run, which the second finds finished
+        if not differ:  # the same run twice: the second finds it finished
             return []
         keys = ", ".join(differ[:_SHOWN]) + (", ..." if len(differ) > _SHOWN else "")
         first = " ".join(text for text in others if text not in overrides)
         second = " ".join(text for text in overrides if text not in others)
         return [
-            f"paths.run_dir: two runs of this command, {first} and {second}, have one folder, "
-            f"{cfg.paths.run_dir}, and differ in {keys}; leave paths.run_dir out, or let it tell them apart, e.g. "
+            f"paths.run_dir: two runs of this command, {first} and {second}, share the folder "
+            f"{cfg.paths.run_dir} but differ in {keys}; leave paths.run_dir out, or make it unique, e.g. "
             "paths.run_dir='${paths.output_dir}/mine/${run_name:}/seed${seed}'"
         ]
 
     def baseline(
         self, compose: Callable[[list[str]], DictConfig], cfg: DictConfig, overrides: Sequence[str]
     ) -> tuple[Mapping[str, Any] | None, list[str]]:
-        """Return the settings of the run that `compare` names beside a run, and what is wrong with it and its folder.
+        """Return the settings of a run's baseline (see `compare`), and the problems of the baseline and its folder.
 
-        compose: makes a configuration from overrides; its exceptions of Hydra's are let through.
+        - compose: makes a configuration from overrides; Hydra's exceptions pass through.
         """
         try:
             other, own = compose_baseline(compose, cfg, overrides)

@@ -1,4 +1,4 @@
-"""What Hydra, its plugins and OmegaConf say of an error, on one line and in terms of what the user wrote."""
+"""Reword errors of Hydra, its plugins and OmegaConf: on one line and in terms of what the user wrote."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from robustlab.config.compose import all_options
 from robustlab.config.wording import did_you_mean
 
 
-def in_one_line(error: BaseException) -> str:
-    """Return the message of an exception, or of its cause, on one line; of one without a message, where it arose."""
+def one_line(error: BaseException) -> str:
+    """Return the message of an exception, or of its cause, on one line; without a message, say where it was raised."""
     text = str(error)
     if not text or text.startswith("Error merging override"):
         text = f"{text}: {error.__cause__ or _whereabouts(error)}".lstrip(": ")
@@ -25,14 +25,14 @@ def in_one_line(error: BaseException) -> str:
 
 
 def _whereabouts(error: BaseException) -> str:
-    """Return what kind of exception was raised, and the line that raised it."""
+    """Return the type of an exception and the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     kind = type(error).__name__
     return f"{kind} at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else kind
 
 
-def in_other_words(message: str, overrides: Sequence[str]) -> str:
-    """Say in other words what Hydra says of the defaults lists of files, which it takes for known."""
+def reworded(message: str, overrides: Sequence[str]) -> str:
+    """Reword Hydra's messages about defaults lists, which assume that the reader knows how those work."""
     no_package = re.match(r"In '([^']+)': Could not override '(\w+)@[\w.]+\.\2'", message)
     if no_package:
         return f"{no_package[1]}.yaml: add `# @package _global_` as its first line, before `override /{no_package[2]}`"
@@ -51,7 +51,7 @@ def in_other_words(message: str, overrides: Sequence[str]) -> str:
 
 
 def _with_override(message: str, overrides: Sequence[str]) -> str:
-    """Put the override that holds a broken reference before a message that does not name the key it stands at."""
+    """Prefix the override that contains a broken reference to a message that does not name its key."""
     broken = re.match(r"Interpolation key '([^']+)' not found|Unsupported interpolation type (\w+)|Recursive", message)
     if broken is None:
         return message

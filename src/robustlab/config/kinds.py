@@ -1,8 +1,8 @@
-"""Kinds of values that a setting may take, and what is wrong with a value that is not of its kind.
+"""Kinds of values that a setting may take, and messages for values that do not fit.
 
-A kind is made from a type annotation, read from source (`signature`) or from a class at hand (`from_type`). Values are
-plain: None, bool, int, float, str, list, dict. A dict with `_target_` stands for an object and fits everywhere: what
-it says is checked by itself.
+A kind is made from a type annotation, read either from source (`signature`) or from a class at hand (`from_type`).
+Values are plain: None, bool, int, float, str, list, dict. A dict with `_target_` stands for an object and fits
+everywhere; its contents are checked separately.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from robustlab.config.wording import did_you_mean, show
 
 MISSING = "???"
-"""A mandatory value that is not set yet, or one that did not resolve: reported elsewhere, fits every kind."""
+"""A required value that is not set, or a value that did not resolve: reported elsewhere, so it fits every kind."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Range:
     below: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Tell whether `value` lies inside."""
+        """Return whether `value` lies within the bounds."""
         return (
             (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
@@ -37,22 +37,22 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """Return the bounds in words, e.g. ">= 0 and < 1"."""
+        """Return the bounds as text, e.g. ">= 0 and < 1"."""
         bounds = ((">=", self.low), (">", self.above), ("<=", self.high), ("<", self.below))
         return " and ".join(f"{sign} {bound}" for sign, bound in bounds if bound is not None)
 
 
 class Kind:
-    """Anything: what is not known is not refused. `shape`: "list" or "group" where values of the kind are such."""
+    """Any value: unknown types are not refused. `shape`: "list" or "group" if all its values have that shape."""
 
     shape: ClassVar[str] = ""
 
     def fits(self, value: Any) -> bool:
-        """Tell whether `value` is of this kind."""
+        """Return whether `value` is of this kind."""
         return next(self.problems(value, ""), None) is None
 
     def problems(self, value: Any, where: str) -> Iterator[str]:
-        """Yield one message for each thing that is wrong with `value`, which stands at the dotted key `where`."""
+        """Yield one message per problem of `value`, located at the dotted key `where`."""
         if value != MISSING and not is_node(value):
             yield from self._problems(value, where)
 
@@ -60,7 +60,7 @@ class Kind:
         yield from ()
 
     def __str__(self) -> str:
-        """Return the kind in words, to follow "expected"."""
+        """Return a description that can follow "expected"."""
         return "any value"
 
 
@@ -69,7 +69,7 @@ ANYTHING = Kind()
 
 @dataclass(frozen=True)
 class Scalar(Kind):
-    """One of int, float (an int will do), bool, str, None."""
+    """One of int, float (which accepts an int), bool, str, None."""
 
     type: type | None
     limits: tuple[Range, ...] = ()
@@ -92,7 +92,7 @@ class Scalar(Kind):
 
 @dataclass(frozen=True)
 class Pattern(Kind):
-    """Text that matches a regular expression as a whole; `words` says what that is."""
+    """Text that fully matches a regular expression, described by `words`."""
 
     pattern: str
     words: str
@@ -146,7 +146,7 @@ class Either(Kind):
 
 @dataclass(frozen=True)
 class Items(Kind):
-    """A list; `kinds` holds one kind per position where the length is fixed, else one for all."""
+    """A list; `kinds` holds one kind per position if the length is fixed, else one for all items."""
 
     shape: ClassVar[str] = "list"
     kinds: tuple[Kind, ...]
@@ -168,7 +168,7 @@ class Items(Kind):
 
 @dataclass(frozen=True)
 class Table(Kind):
-    """A group with free keys, or keys of one kind; every value is of one kind."""
+    """A group with arbitrary keys, optionally of one kind, and values of one kind."""
 
     shape: ClassVar[str] = "group"
     kind: Kind
@@ -204,10 +204,10 @@ def _shape(value: Any) -> str:
 
 
 def is_node(value: Any) -> bool:
-    """Tell whether `value` is a group with `_target_`."""
+    """Return whether `value` is a group with `_target_`."""
     return isinstance(value, Mapping) and "_target_" in value
 
 
 def tuple_kind(kinds: Sequence[Kind], repeated: bool) -> Items:
-    """Return the kind of `tuple[X, ...]` (`repeated`; of anything where `kinds` is empty) or `tuple[X, Y]`."""
+    """Return the kind of `tuple[X, ...]` (`repeated`; empty `kinds` means anything) or of `tuple[X, Y]`."""
     return Items(tuple(kinds) or (ANYTHING,)) if repeated else Items(tuple(kinds), fixed=True)

@@ -1,4 +1,4 @@
-"""From overrides to runs: one, or a sweep all of whose points are composed and checked before the first one starts."""
+"""Start one run, or a sweep whose points are all composed and checked before the first one starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robustlab.config.check import check, inspect, refuse
 from robustlab.config.compose import CONFIG_NAME, compose_again, import_from_here, load, search_flags, without_hydra
 from robustlab.config.composer import hydra_problems
 from robustlab.config.folders import Folders
-from robustlab.config.hydra_messages import in_one_line
+from robustlab.config.hydra_messages import one_line
 from robustlab.config.metric import measured, metric_to_optimize, selects_on_test
 from robustlab.config.occupant import is_done
 from robustlab.config.outcomes import PointOutcome, SweepStoppedError, Tally, watched_launchers
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 def launch(hydra: Hydra, overrides: list[str], *, config_name: str, multirun: bool) -> int:
-    """Do what the overrides ask for; return the exit code, of a sweep the largest of its points'.
+    """Run what the overrides ask for and return the exit code (for a sweep, the largest of its points).
 
-    Raises `ConfigError` and `RunFolderError` before anything is run or written, and Hydra's exceptions where overrides
-    do not compose.
+    Raises `ConfigError` and `RunFolderError` before anything is run or written, and Hydra's exceptions if the
+    overrides do not compose.
     """
     from hydra.types import RunMode
 
@@ -54,7 +54,7 @@ def launch(hydra: Hydra, overrides: list[str], *, config_name: str, multirun: bo
 
 
 def _refuse_folders(hydra: Hydra, cfg: DictConfig, settings: Mapping[str, Any], config_name: str) -> None:
-    """Raise ConfigError where a run or the one that `compare` names may not use its folder, or the latter is wrong."""
+    """Raise ConfigError if a run or its baseline may not use its folder, or the baseline does not check out."""
     own, overrides = _as_written(cfg.hydra.overrides.hydra), _as_written(cfg.hydra.overrides.task)
     folders = Folders()
 
@@ -67,7 +67,7 @@ def _refuse_folders(hydra: Hydra, cfg: DictConfig, settings: Mapping[str, Any], 
 
 
 def _run_here(hydra: Hydra, cfg: DictConfig) -> int:
-    """Run one composed configuration as `Hydra.run` does, which would compose it a second time."""
+    """Run one composed configuration like `Hydra.run`, which would compose it a second time."""
     from hydra._internal.callbacks import Callbacks
     from hydra.core.utils import run_job
     from hydra.types import HydraContext
@@ -77,7 +77,7 @@ def _run_here(hydra: Hydra, cfg: DictConfig) -> int:
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     job = run_job(run_point, cfg, "hydra.run.dir", None, context)
     callbacks.on_run_end(config=cfg, config_name=name, job_return=job)
-    if isinstance(job._return_value, BaseException):  # `return_value` would print a line of its own
+    if isinstance(job._return_value, BaseException):  # reading `return_value` would print an extra line
         raise job._return_value
     return int(job._return_value)
 
@@ -95,15 +95,15 @@ def _sweep(hydra: Hydra, overrides: Sequence[str], config_name: str) -> int:
             tally = Tally(len(named), set.intersection(*named) if len(named) > 1 else set())
             if not all(point.is_done for point in sweep.points):
                 import_from_here()
-                hold_back()  # as before a run: this imports torch
+                hold_back()  # as before a run, since this imports torch
                 from robustlab.engine.read_data import shared_data
 
-                if sweep.is_for_here:  # else what is read would lie beside the processes that run the points
+                if sweep.is_for_here:  # otherwise the points run in other processes, which cannot use data read here
                     scope.enter_context(shared_data())
                 check_ahead(sweep.points, read_data=True)
         if sweep.metric is not None and selects_on_test(sweep.metric):
             name = sweep.metric.name
-            warn(f"optimized_metric.name={name} chooses by test data, which then flatters what is chosen")
+            warn(f"optimized_metric.name={name} selects on test data, so the selected result is optimistically biased")
         with _here(tally):
             _multirun(hydra, sweep.master, config_name, tally)
     _show_table([outcome.run_dir for outcome in tally.outcomes.values() if outcome.run_dir])
@@ -117,10 +117,10 @@ def _show_table(run_dirs: Sequence[str]) -> None:
 
 
 def _multirun(hydra: Hydra, cfg: DictConfig, config_name: str, tally: Tally) -> None:
-    """Do as `Hydra.multirun` does, with a launcher whose jobs are watched.
+    """Do what `Hydra.multirun` does, with a launcher whose jobs are tallied.
 
-    Raises ConfigError where sweeper and launcher cannot be made, before anything is written, and where the sweeper
-    fails though no point did.
+    Raises ConfigError before anything is written if the sweeper or launcher cannot be made, and later if the sweeper
+    fails although no point did.
     """
     from hydra._internal.callbacks import Callbacks
     from hydra.core.plugins import Plugins
@@ -133,8 +133,8 @@ def _multirun(hydra: Hydra, cfg: DictConfig, config_name: str, tally: Tally) -> 
     with watched_launchers(tally):
         try:
             sweeper = Plugins.instance().instantiate_sweeper(config=cfg, hydra_context=context, task_function=run_point)
-        except Exception as error:  # whatever a plugin raises means that its settings do not suit it
-            raise ConfigError(f"hydra.sweeper or hydra.launcher: {in_one_line(error.__cause__ or error)}") from error
+        except Exception as error:  # any exception of a plugin means that its settings are wrong
+            raise ConfigError(f"hydra.sweeper or hydra.launcher: {one_line(error.__cause__ or error)}") from error
     callbacks.on_multirun_start(config=cfg, config_name=config_name)
     try:
         sweeper.sweep(arguments=_as_written(cfg.hydra.overrides.task))
@@ -143,22 +143,22 @@ def _multirun(hydra: Hydra, cfg: DictConfig, config_name: str, tally: Tally) -> 
     except (UserError, HydraException, OmegaConfBaseException):
         raise
     except Exception as error:
-        if not tally.failed:  # else it is what the sweeper makes of that, and the failed points are named
-            raise ConfigError(f"{cfg.hydra.sweeper._target_.rpartition('.')[2]}: {in_one_line(error)}") from error
+        if not tally.failed:  # otherwise it follows from a failed point, and those are listed
+            raise ConfigError(f"{cfg.hydra.sweeper._target_.rpartition('.')[2]}: {one_line(error)}") from error
     callbacks.on_multirun_end(config=cfg, config_name=config_name)
 
 
 def _on_slurm(hydra: Hydra, sweep: Sweep, config_name: str) -> int:
-    """Submit a checked sweep and wait for its end; the jobs do not depend on this process."""
+    """Submit a checked sweep and wait for it to end; the jobs do not depend on this process."""
     if config_name != CONFIG_NAME:
-        raise ConfigError(f"--config-name: runs on a cluster take {CONFIG_NAME}.yaml; add options with --config-dir")
+        raise ConfigError(f"--config-name: cluster runs always use {CONFIG_NAME}.yaml; add options with --config-dir")
     from robustlab.launch.follow import submit_and_wait
 
     return submit_and_wait(hydra, sweep)
 
 
 _tally: ContextVar[tuple[int, Tally] | None] = ContextVar("_tally", default=None)
-"""The sweep whose points run here, and the process that started it: one forked from it has a tally of its own."""
+"""The sweep whose points run here, and the process that started it: a forked process keeps a separate tally."""
 
 
 @contextmanager
@@ -171,10 +171,10 @@ def _here(tally: Tally) -> Iterator[None]:
 
 
 def run_point(cfg: DictConfig) -> int | PointOutcome:
-    """Run one composed configuration and return its exit code. Hydra calls it, here or on another machine.
+    """Run one composed configuration and return its exit code; called by Hydra, on this machine or another.
 
-    In a sweep an error becomes part of the outcome that is returned, so that the other points go on; after a signal the
-    points that have not started are left for the next time.
+    In a sweep an error becomes part of the returned outcome, so that the other points still run; after a signal, points
+    that have not started are left for the next launch.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -194,7 +194,7 @@ def run_point(cfg: DictConfig) -> int | PointOutcome:
 
 
 def _outcome(cfg: DictConfig, overrides: list[str], group: str) -> PointOutcome:
-    """Run a point of a sweep and return what came of it, whatever that is."""
+    """Run a point of a sweep and return its outcome, even if it fails."""
     from hydra.core.hydra_config import HydraConfig
 
     run_dir, started, value, message = "", time.perf_counter(), None, ""
@@ -202,7 +202,7 @@ def _outcome(cfg: DictConfig, overrides: list[str], group: str) -> PointOutcome:
     try:
         metric = metric_to_optimize(HydraConfig.get().sweeper, cfg)
         if metric is not None:
-            check(cfg)  # the point was chosen by a search, a moment ago
+            check(cfg)  # a search has only just chosen the point
         run_dir, was_finished = str(cfg.paths.run_dir), is_done(cfg)
         code = _engine_run(cfg, overrides, group)
         if code == 0 and metric is not None:
@@ -210,20 +210,20 @@ def _outcome(cfg: DictConfig, overrides: list[str], group: str) -> PointOutcome:
     except UserError as error:
         code, message = error.exit_code, f"train: {error}"
     except Exception:
-        code, message = 1, traceback.format_exc()  # a bug in one point must not stop the others; it is shown whole
+        code, message = 1, traceback.format_exc()  # a bug in one point must not stop the others; show it in full
     return PointOutcome(code, run_dir, time.perf_counter() - started, was_finished, message, value)
 
 
 def _engine_run(cfg: DictConfig, overrides: list[str], group: str | None) -> int:
     import_from_here()
-    hold_back()  # importing torch takes seconds, in which a signal would kill without a word
+    hold_back()  # importing torch takes seconds, during which a signal would kill the run silently
     from robustlab.engine.run import run
 
     return run(cfg, overrides, group=group, compose_again=compose_again, flags=search_flags())
 
 
 def _as_written(overrides: Any) -> list[str]:
-    """Return overrides of a composed configuration with their references, which differ from point to point."""
+    """Return the overrides of a composed configuration, references unresolved, since those differ between points."""
     from omegaconf import OmegaConf
 
     return [str(text) for text in OmegaConf.to_container(overrides, resolve=False)]  # type: ignore[union-attr]

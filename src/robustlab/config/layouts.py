@@ -1,4 +1,4 @@
-"""Settings in the words in which they were first written, which name a run, and in today's, by `config.renames`."""
+"""Translate settings between the names they were first written with, which enter run names, and today's."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _ABSENT = object()
 
 
 def in_todays_words(config: Mapping[str, Any], layouts: Sequence[Layout] | None = None) -> dict[str, Any]:
-    """Return a stored configuration as today's code reads it; one of today is returned as it is.
+    """Return a stored configuration under today's names; a current one is returned unchanged.
 
-    config: nested and resolved, as in config.yaml. New keys that it lacks are added with the value at which they say
-    nothing. An empty one, which stands for a file that is not there, stays empty.
+    - config: nested and resolved, as in config.yaml. New keys are added with the value at which they have no effect. An
+      empty one, which stands for a missing file, stays empty.
     """
     settings = copy.deepcopy(dict(config))
     for layout in _or_own(layouts) if settings else ():
@@ -30,7 +30,7 @@ def in_todays_words(config: Mapping[str, Any], layouts: Sequence[Layout] | None 
 
 
 def node_in_todays_words(node: Mapping[str, Any], layouts: Sequence[Layout] | None = None) -> dict[str, Any]:
-    """Return as `in_todays_words` what a stored file holds of a single group, such as that of a model."""
+    """Do the same as `in_todays_words` for a single stored group, such as a model's."""
     settings = copy.deepcopy(dict(node))
     for layout in _or_own(layouts):
         settings = _nodes(settings, lambda node, layout=layout: _renewed(node, layout))
@@ -38,9 +38,11 @@ def node_in_todays_words(node: Mapping[str, Any], layouts: Sequence[Layout] | No
 
 
 def as_first_written(settings: Mapping[str, Any], layouts: Sequence[Layout] | None = None) -> dict[str, Any]:
-    """Return today's settings as a run of the same computation had them when it was first named.
+    """Return settings under the names that a run of the same computation was first hashed with.
 
-    settings: nested, resolved, plain. The inverse of `in_todays_words`; what is new since stays as it is.
+    The inverse of `in_todays_words`; settings added since then stay as they are.
+
+    - settings: nested, resolved, plain.
     """
     first: dict[str, Any] = copy.deepcopy(dict(settings))
     for layout in reversed(_or_own(layouts)):
@@ -53,12 +55,12 @@ def as_first_written(settings: Mapping[str, Any], layouts: Sequence[Layout] | No
 
 
 def flat_in_todays_words(settings: Mapping[str, Any], layouts: Sequence[Layout] | None = None) -> dict[str, Any]:
-    """Return settings by dotted keys, as checkpoints keep them, in today's words and by dotted keys."""
+    """Do the same as `in_todays_words` for settings with dotted keys, as stored in checkpoints."""
     return flat(in_todays_words(_nested(settings), layouts))
 
 
 def todays_target(target: str, layouts: Sequence[Layout] | None = None) -> str | None:
-    """Return how a former name of a class is written today, with its parts in words; None for any other name."""
+    """Return the current spelling of a class's former name, including its parts; None for any other name."""
     node = {TARGET: target}
     for layout in _or_own(layouts):
         rows = [row for row in layout.nodes if row.old.get(TARGET) == node[TARGET]]
@@ -76,9 +78,10 @@ def todays_target(target: str, layouts: Sequence[Layout] | None = None) -> str |
 
 
 def todays_key(target: str, where: str, key: str, layouts: Sequence[Layout] | None = None) -> str | None:
-    """Return where a former key of a class stands today, dotted from the top; None for any other key.
+    """Return today's dotted key, from the top, for a class's former key; None for any other key.
 
-    target: today's name of the class. where: the group that it stands in, dotted from the top.
+    - target: today's name of the class.
+    - where: dotted key of the class's group, from the top.
     """
     found = f"{where}.{key}"
     for layout in _or_own(layouts):
@@ -89,7 +92,7 @@ def todays_key(target: str, where: str, key: str, layouts: Sequence[Layout] | No
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested groups by their dotted keys; lists count as leaves."""
+    """Return dotted key -> leaf for nested groups; lists count as leaves."""
     if not isinstance(value, Mapping):
         return {prefix: value}
     parts = [flat(part, f"{prefix}.{key}".lstrip(".")) for key, part in value.items()]
@@ -104,7 +107,7 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in settings.items():
         if not _set(nested, key, value):
-            nested[key] = value  # part of a key that has dots of its own
+            nested[key] = value  # part of a key that itself contains dots
     return nested
 
 
@@ -140,7 +143,7 @@ def _todays_name(target: str, layout: Layout) -> str:
 
 
 def _moved(target: str, targets: Mapping[str, str], modules: Mapping[str, str]) -> str:
-    """Return the other name of a target: its own row, else the one of its module. Methods of a class go with it."""
+    """Return the new name of a target from its own row, or else its module's; a class takes its methods along."""
     owner, _, name = target.rpartition(".")
     if target in targets:
         return targets[target]
@@ -219,7 +222,7 @@ def _get(node: Any, key: str) -> Any:
 
 
 def _set(node: dict[str, Any], key: str, value: Any) -> bool:
-    """Set a dotted key, groups made as needed; False where a value stands in the way."""
+    """Set a dotted key, creating groups as needed; return False if a value is in the way."""
     first, _, rest = key.partition(".")
     if not rest:
         node[first] = copy.deepcopy(value)
@@ -229,7 +232,7 @@ def _set(node: dict[str, Any], key: str, value: Any) -> bool:
 
 
 def _pop(node: dict[str, Any], key: str) -> Any:
-    """Take out a dotted key, and the groups that are empty without it."""
+    """Remove a dotted key, and any groups that become empty."""
     first, _, rest = key.partition(".")
     if not rest:
         return node.pop(first, _ABSENT)

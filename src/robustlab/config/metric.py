@@ -1,4 +1,4 @@
-"""`optimized_metric`: the number by which a sweeper that searches judges a run, and whether the two agree."""
+"""Read and check `optimized_metric`, the number by which a search sweeper judges a run."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ EVALUATED = (
     "accuracy", "loss", "accuracy_top5", "worst_class", "balanced_accuracy", "balanced_group_avg", "worst_group",
     "worst_group_low", "worst_group_high", "adjusted_avg", "inferred_worst",
 )  # fmt: skip
-"""What an evaluation of a split may measure, beside the accuracies of single classes and groups, and gaps."""
+"""Metrics of an evaluated split, besides accuracies of single classes and groups, and gaps."""
 
 _NOT_SPLITS = ("train", "diagnostics")
-"""What metrics begin with that are no evaluation: means over an epoch of training, and what a method says of itself."""
+"""Prefixes of metrics that are not evaluations: training means over an epoch, and a method's own metrics."""
 
 _EXAMPLE = "optimized_metric.name=val/accuracy optimized_metric.mode=max"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric in a run's results, and whether it is to be as large ("max") or as small ("min") as possible."""
+    """A metric in a run's results, to be maximized ("max") or minimized ("min")."""
 
     name: str
     mode: str
 
     def better(self, one: float, other: float) -> bool:
-        """Tell whether the value `one` is to be preferred to `other`."""
+        """Return whether the value `one` is better than `other`."""
         return one > other if self.mode == "max" else one < other
 
 
 def searches(sweeper: Any) -> bool:
-    """Tell whether a sweeper (the node `hydra.sweeper`) chooses points by what earlier ones returned."""
+    """Return whether a sweeper (the node `hydra.sweeper`) chooses points based on the results of earlier ones."""
     return not str(sweeper.get("_target_")).endswith(".BasicSweeper")
 
 
 def metric_to_optimize(sweeper: Any, cfg: DictConfig) -> Metric | None:
-    """Return the metric of a composed configuration where its sweeper searches; None where no sweeper asks for one.
+    """Return the metric that a composed configuration's sweeper optimizes; None if its sweeper does not search.
 
-    Raises ConfigError where none is named, or the sweeper searches in the other direction.
+    Raises ConfigError if no metric is named, or the sweeper searches in the opposite direction.
     """
     if not searches(sweeper):
         return None
     chosen = cfg.get("optimized_metric")
     if not chosen or not chosen.get("name"):
         raise ConfigError(
-            f"{sweeper._target_.rpartition('.')[2]} searches by a number that each run returns, and optimized_metric "
-            f"names none; add e.g. {_EXAMPLE} (with dataset.val_fraction=0.1 where the data has no validation split)"
+            f"{sweeper._target_.rpartition('.')[2]} searches by a number that each run returns, but optimized_metric "
+            f"names none; add e.g. {_EXAMPLE} (with dataset.val_fraction=0.1 if the data has no validation split)"
         )
     metric = Metric(str(chosen.name), str(chosen.get("mode") or "max"))
     found = _direction(sweeper)
@@ -63,7 +63,7 @@ def metric_to_optimize(sweeper: Any, cfg: DictConfig) -> Metric | None:
         return metric
     key, maximize, change = found
     if maximize is None:
-        raise ConfigError(f"{key}: optimized_metric is one number, and the sweeper expects several; name one direction")
+        raise ConfigError(f"{key}: optimized_metric is one number, but the sweeper expects several; name one direction")
     if maximize != (metric.mode == "max"):
         raise ConfigError(
             f"optimized_metric.mode={metric.mode} for {metric.name}, but the sweeper is set to "
@@ -74,10 +74,10 @@ def metric_to_optimize(sweeper: Any, cfg: DictConfig) -> Metric | None:
 
 
 def _direction(sweeper: Any) -> tuple[str, bool | None, str] | None:
-    """Return the key by which a sweeper says its direction, whether that is to maximize, and the other spelling.
+    """Return a sweeper's direction: the key that sets it, whether it maximizes, and the override that would reverse it.
 
-    None for the direction where there are several; None for all where the sweeper does not say. The keys are those of
-    Hydra's plugins for Optuna, Nevergrad and Ax.
+    The second item is None if there are several directions; the result is None if the sweeper does not state any. Knows
+    the keys of Hydra's plugins for Optuna, Nevergrad and Ax.
     """
     from omegaconf import OmegaConf
 
@@ -100,7 +100,7 @@ def _direction(sweeper: Any) -> tuple[str, bool | None, str] | None:
 
 
 def metric_can_be_measured(cfg: Mapping[str, Any]) -> list[str]:
-    """`optimized_metric.name` is `<split>/<what is measured>`, and the data set has the split."""
+    """`optimized_metric.name` is `<split>/<metric>`, and the data set has the split."""
     chosen = cfg.get("optimized_metric")
     if not chosen or not chosen["name"]:
         return []
@@ -115,7 +115,7 @@ def metric_can_be_measured(cfg: Mapping[str, Any]) -> list[str]:
     target = str(dataset["source"]["_target_"])
     if target.startswith("robustlab.") and "/" not in rest and rest not in EVALUATED and not rest.endswith("_gap"):
         hint = did_you_mean(name, [f"{split}/{measured}" for measured in EVALUATED])
-        return [f"{where}: an evaluation measures no '{rest}'{hint or '; it measures ' + ', '.join(EVALUATED)}"]
+        return [f"{where}: evaluation does not measure '{rest}'{hint or '; it measures ' + ', '.join(EVALUATED)}"]
     splits = own_attribute(target, "splits")
     if not isinstance(splits, tuple):
         return []
@@ -129,12 +129,12 @@ def metric_can_be_measured(cfg: Mapping[str, Any]) -> list[str]:
 
 
 def selects_on_test(metric: Metric) -> bool:
-    """Tell whether a metric is measured on a split that is there to judge the outcome, not to choose by."""
+    """Return whether a metric is measured on a split meant for final evaluation, not for selection."""
     return metric.name.partition("/")[0] not in (*_NOT_SPLITS, "val")
 
 
 def measured(cfg: DictConfig, metric: Metric) -> float:
-    """Return the metric's value at the end of a finished run. Raises ConfigError where the run has not measured it."""
+    """Return the metric's value at the end of a finished run. Raises ConfigError if the run did not measure it."""
     path = Path(cfg.paths.run_dir).expanduser() / "results.json"
     final = json.loads(path.read_text(encoding="utf-8"))["final"]
     if metric.name not in final:
@@ -143,6 +143,6 @@ def measured(cfg: DictConfig, metric: Metric) -> float:
 
 
 def not_measured(name: str, names: Mapping[str, Any] | set[str]) -> str:
-    """Return the message for a metric that is not among `names`."""
+    """Return the error message for a metric that is not among `names`."""
     hint = did_you_mean(name, names) or f"; it measures {', '.join(sorted(names))}"
     return f"optimized_metric.name: this run does not measure '{name}'{hint}"

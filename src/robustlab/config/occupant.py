@@ -1,4 +1,4 @@
-"""Whose run a folder holds, told without importing torch, so that no command takes another run's result for its own."""
+"""Identify the run that a folder holds, without importing torch, so that no command mistakes it for another."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from robustlab.config.layouts import as_first_written, flat, flat_in_todays_word
 from robustlab.config.resolvers import NOT_IDENTITY, NOT_IDENTITY_NESTED, identity, normalised, run_name
 
 IDENTITY_KEY = "identity"
-"""Key of `record.json` under which a run's identity stands."""
+"""Key of `record.json` that holds a run's identity."""
 
 CONTENTS = "contents"
-"""Key of an identity under which the digests of files stand; see `config.contents`."""
+"""Key of an identity that holds the digests of files; see `config.contents`."""
 
 HISTORY = ("extended_from", "forced")
-"""Keys of an identity, and of results, that say what happened to a run on the way; not there where nothing did."""
+"""Keys of an identity and of results that record interventions in a run; absent if there were none."""
 
 EPOCHS = "trainer.epochs"
 _SHOWN = 8
@@ -32,14 +32,15 @@ _UNKNOWN = "(not there)"
 
 @dataclass(frozen=True)
 class Occupant:
-    """The run in a folder, begun or finished.
+    """The run in a folder, started or finished.
 
-    settings: by dotted keys, the seed among them, in the words in which they were first written; None where nothing
-    tells them. is_exact: they are those of `resolvers.identity`, not read from config.yaml, in which paths and seeds
-    are resolved. run_name, seed: of a
-    finished run whose settings were those of its name from beginning to end, else None. extended_from: the numbers of
-    epochs that it had been planned for before. forced: what `resume=force` changed on the way.
-    contents: of the files that settings name, by their keys.
+    - settings: dotted key -> value, including the seed, under the names they were first written with; None if unknown.
+    - is_exact: whether the settings come from `resolvers.identity` and not from config.yaml, where paths and seeds are
+      already resolved.
+    - run_name, seed: those of a finished run whose settings never changed, else None.
+    - extended_from: the numbers of epochs that the run was previously planned for.
+    - forced: what `resume=force` changed.
+    - contents: key -> digest of the file that it names.
     """
 
     is_finished: bool
@@ -53,28 +54,31 @@ class Occupant:
 
     @property
     def past(self) -> dict[str, list[Any]]:
-        """Those of `HISTORY` that there are."""
+        """The keys of `HISTORY` that apply to this run, with their values."""
         values = {"extended_from": list(self.extended_from), "forced": list(self.forced)}
         return {key: value for key, value in values.items() if value}
 
     @property
     def history(self) -> str:
-        """What makes its result another one than that of an uninterrupted run, in words; empty if nothing does."""
-        return history_in_words(self.past)
+        """A description of how the result differs from an uninterrupted run's; empty if it does not."""
+        return describe_history(self.past)
 
 
-def history_in_words(past: Mapping[str, Any]) -> str:
-    """Return what happened to a run on the way. past: anything with the keys of `HISTORY`, as far as they apply."""
+def describe_history(past: Mapping[str, Any]) -> str:
+    """Describe the interventions in a run.
+
+    - past: mapping that may contain the keys of `HISTORY`.
+    """
     parts = [f"extended from trainer.epochs={epochs}" for epochs in past.get("extended_from", ())]
     return "; ".join([*parts, *(f"changed by force ({text})" for text in past.get("forced", ()))])
 
 
 def read_occupant(folder: Path) -> Occupant | None:
-    """Return the run that a folder holds, None if it holds none. A file that is damaged says nothing here."""
+    """Return the run that a folder holds, or None. Damaged files are treated as missing."""
     results, record = _read(folder / "results.json"), _read(folder / "record.json")
     saved = (record or {}).get(IDENTITY_KEY) or {}
     is_exact = isinstance(saved, Mapping) and isinstance(saved.get("settings"), Mapping)
-    config = None if is_exact else _read(folder / "config.yaml")  # older folders have their identity nowhere else
+    config = None if is_exact else _read(folder / "config.yaml")  # older folders store their identity only there
     if results is None and record is None and config is None:
         return None
     settings: Mapping[str, Any] | None = None
@@ -91,10 +95,10 @@ def read_occupant(folder: Path) -> Occupant | None:
 
 
 def refusal(folder: Path, cfg: DictConfig) -> str | None:
-    """Return why the run of a composed configuration may not use a folder; None if it may.
+    """Return why the run of a composed configuration may not use a folder, or None if it may.
 
-    A folder is free, holds the same run, or is to be started anew with `resume=false`. With `resume=force` a run that
-    is not finished goes on with other settings, and a finished one with more epochs.
+    It may if the folder is free, holds the same run, or is started over with `resume=false`. With `resume=force` an
+    unfinished run continues with changed settings, and a finished one with more epochs.
     """
     occupant = read_occupant(folder) if cfg.resume else None
     if occupant is None or (cfg.resume == "force" and not occupant.is_finished):
@@ -103,15 +107,15 @@ def refusal(folder: Path, cfg: DictConfig) -> str | None:
     kind = "a finished run" if occupant.is_finished else "a run"
     if differ is None:
         return (
-            f"{folder} holds {kind} of which no file tells the settings; choose another folder with paths.run_dir=..., "
-            "or start anew there with resume=false"
+            f"{folder} holds {kind} whose settings are not recorded in any file; choose another folder with "
+            "paths.run_dir=..., or start over there with resume=false"
         )
     if not differ:
         if occupant.history and occupant.is_finished and cfg.resume != "force":
             return (
-                f"{folder} holds a run of these settings whose result is not that of one uninterrupted run: it was "
-                f"{occupant.history}. See it with resume=force, choose another folder with paths.run_dir=..., or start "
-                "anew there with resume=false"
+                f"{folder} holds a run with these settings, but not one uninterrupted run: it was {occupant.history}. "
+                "Show its result with resume=force, choose another folder with paths.run_dir=..., or start over there "
+                "with resume=false"
             )
         return None
     if is_extension(occupant, cfg):
@@ -119,21 +123,20 @@ def refusal(folder: Path, cfg: DictConfig) -> str | None:
             return None
         before = (occupant.settings or {})[EPOCHS]
         return (
-            f"{folder} holds {kind} with trainer.epochs={before}, and that {cfg.trainer.epochs} are wanted is all that "
-            "differs. "
+            f"{folder} holds {kind} that differs only in trainer.epochs ({before} there, {cfg.trainer.epochs} now). "
             "Extend it with resume=force (the result is marked extended_from), choose another folder with "
-            "paths.run_dir=..., or start anew there with resume=false"
+            "paths.run_dir=..., or start over there with resume=false"
         )
     went = f" (it was {occupant.history})" if occupant.history else ""
     ways = "Choose another folder with paths.run_dir=... (by default every run has its own), "
-    ways += "or start anew there with resume=false"
+    ways += "or start over there with resume=false"
     if not occupant.is_finished:
-        ways += ", or go on all the same with resume=force: the result is then not that of one uninterrupted run"
-    return f"{folder} holds {kind} that was saved with other settings{went}:{listed(differ)}\n{ways}"
+        ways += ", or continue anyway with resume=force: the result then differs from an uninterrupted run's"
+    return f"{folder} holds {kind} saved with different settings{went}:{listed(differ)}\n{ways}"
 
 
 def differences(occupant: Occupant, cfg: DictConfig) -> dict[str, str] | None:
-    """Return what differs from the settings of a composed configuration, by key and in words; None if nothing tells."""
+    """Return key -> message for each setting that differs from a configuration; None if the settings are unknown."""
     seed = int(cfg.seed)
     changed = changed_contents(occupant.contents, contents(cfg)) if occupant.contents else {}
     if occupant.run_name is not None and occupant.seed == seed and occupant.run_name == run_name(cfg):
@@ -143,20 +146,20 @@ def differences(occupant: Occupant, cfg: DictConfig) -> dict[str, str] | None:
     if occupant.is_exact:
         return compared_settings(occupant.settings, {"seed": seed, **flat(identity(cfg))}) | changed
     differ = compared_settings(occupant.settings, of_resolved(plain(cfg)))
-    if not differ and occupant.run_name not in (None, run_name(cfg)):  # something that config.yaml does not show
+    if not differ and occupant.run_name not in (None, run_name(cfg)):  # a difference that config.yaml does not show
         return {"run_name": f"run_name: {occupant.run_name} when it was saved, now {run_name(cfg)}"}
     return differ
 
 
 def is_done(cfg: DictConfig) -> bool:
-    """Tell whether a run, whose folder `refusal` has nothing against, is finished and would only be found so."""
+    """Return whether a run is already finished, given that `refusal` accepts its folder."""
     folder = Path(cfg.paths.run_dir).expanduser()
     occupant = read_occupant(folder) if cfg.resume else None
     return occupant is not None and occupant.is_finished and not differences(occupant, cfg)
 
 
 def is_extension(occupant: Occupant, cfg: DictConfig) -> bool:
-    """Tell whether `trainer.epochs`, and what refers to it, is all that differs, and is larger now."""
+    """Return whether only `trainer.epochs` (and settings that refer to it) differs, and has grown."""
     before = (occupant.settings or {}).get(EPOCHS)
     if not isinstance(before, int) or before >= cfg.trainer.epochs:
         return False
@@ -173,7 +176,7 @@ def with_epochs(cfg: DictConfig, epochs: int) -> DictConfig:
 
 
 def compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Return the keys whose values differ, each with both in words; of a group with another option, its name alone."""
+    """Return key -> message for each differing value; if a group's option differs, only the group's name."""
     differing = [key for key in {**before, **now} if before.get(key, _UNKNOWN) != now.get(key, _UNKNOWN)]
     other_options = {key.removesuffix("name") for key in differing if key.endswith(".name") and key.count(".") == 1}
     shown = [key for key in differing if f"{key.partition('.')[0]}." not in other_options or key.endswith(".name")]
@@ -182,19 +185,19 @@ def compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str
 
 
 def compared_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Return as `compared`, in today's words, for settings as they were first written (see `config.layouts`)."""
+    """Do the same as `compared`, but under today's names, for settings under their first names (`config.layouts`)."""
     return compared(flat_in_todays_words(before), flat_in_todays_words(now))
 
 
 def listed(differ: Mapping[str, str]) -> str:
-    """Return differences as indented lines, of many the first."""
+    """Return the first differences as indented lines."""
     lines = [f"\n  {text}" for text in differ.values()]
     more = f"\n  and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
     return "".join(lines[:_SHOWN]) + more
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Return the resolved configuration as plain types, without what is Hydra's own."""
+    """Return the resolved configuration as plain types, without Hydra's own node."""
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
     resolved.pop("hydra", None)
@@ -202,9 +205,9 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def of_resolved(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a resolved configuration, freed of the seed and the places that references brought in.
+    """Return dotted key -> value for a resolved configuration, without seeds and paths brought in by references.
 
-    config: of any layout. The settings are by dotted keys, in the words in which they were first written.
+    - config: in today's or any earlier layout; the result uses the names that settings were first written with.
     """
     config = in_todays_words(config)
     seed, paths = config.get("seed"), config.get("paths") or {}

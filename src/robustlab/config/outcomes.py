@@ -1,4 +1,4 @@
-"""What the points of a sweep came to, whichever sweeper chose them and whichever launcher and process ran them."""
+"""Collect the outcomes of a sweep's points, for any sweeper, launcher and process."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from robustlab.errors import EXIT_PREEMPTED, ResourceError, UserError
 
 @dataclass(frozen=True)
 class PointOutcome:
-    """How a point ended; goes from the process that ran it to the one that started the sweep.
+    """How a point ended; sent from the process that ran it to the one that started the sweep.
 
-    message: what goes to standard error. value: that of the metric to optimise, None where there is none.
+    - message: text for standard error.
+    - value: value of the metric to optimize, None if there is none.
     """
 
     code: int
@@ -35,7 +36,7 @@ class PointOutcome:
 
     @property
     def words(self) -> str:
-        """How it ended, for people."""
+        """A readable description of how the point ended."""
         if self.code == 0:
             return "finished before" if self.was_finished else "finished"
         return "stopped, resumable" if self.code == EXIT_PREEMPTED else f"failed (exit code {self.code})"
@@ -50,10 +51,14 @@ class SweepStoppedError(Exception):
 
 
 class Tally:
-    """The outcomes of a sweep's points, told as they come in. `metric`: None where the sweeper does not ask for one."""
+    """The outcomes of a sweep's points, printed as they arrive. `metric`: None if the sweeper does not use one."""
 
     def __init__(self, total: int | None = None, common: Collection[str] = (), metric: Metric | None = None) -> None:
-        """total: number of points, None where a search chooses them. common: overrides that all points share."""
+        """Start an empty tally.
+
+        - total: number of points, None if a search chooses them.
+        - common: overrides that all points share.
+        """
         self.total, self.common, self.metric = total, common, metric
         self.outcomes: dict[int, PointOutcome] = {}
         self.labels: dict[int, str] = {}
@@ -65,15 +70,15 @@ class Tally:
 
     @property
     def failed(self) -> list[int]:
-        """The numbers of the points that failed, less those that a signal stopped."""
+        """The numbers of the points that failed, not counting those stopped by a signal."""
         return [number for number, one in sorted(self.outcomes.items()) if one.code not in (0, EXIT_PREEMPTED)]
 
     def label(self, number: int, overrides: Sequence[str]) -> str:
-        """Return the number of a point, from 1, and what tells it from the others."""
+        """Return a point's number, counted from 1, and the overrides that distinguish it."""
         return f"[{number + 1}/{self.total or '?'}] {' '.join(text for text in overrides if text not in self.common)}"
 
     def add(self, number: int, overrides: Sequence[str], outcome: PointOutcome) -> None:
-        """Take the outcome of a point and print its line."""
+        """Record the outcome of a point and print it."""
         self.outcomes[number], self.labels[number] = outcome, self.label(number, overrides)
         if outcome.message:
             print(outcome.message, file=sys.stderr, flush=True)
@@ -82,12 +87,12 @@ class Tally:
         print(f"{self.labels[number]}: {outcome.words}{measured}{time}", flush=True)
 
     def skip(self, number: int, overrides: Sequence[str]) -> None:
-        """Note a point that is not started since the sweep was stopped."""
+        """Record a point that was not started because the sweep was stopped."""
         self.outcomes[number] = PointOutcome(EXIT_PREEMPTED)
         print(f"{self.label(number, overrides)}: not started, the sweep was stopped", flush=True)
 
     def conclude(self) -> int:
-        """Say which points failed and which trial was the best; return the exit code of the sweep."""
+        """Print which points failed and which trial was best; return the exit code of the sweep."""
         failed = self.failed
         if failed:
             rows = [f"{self.labels[number]}: exit code {self.outcomes[number].code}" for number in failed]
@@ -111,10 +116,10 @@ class Tally:
 
 
 class WatchedLauncher(Launcher):
-    """Passes jobs on to another launcher, and what came of them to a tally; sweepers get the value they ask for."""
+    """Passes jobs on to another launcher and their outcomes to a tally; sweepers get the value they ask for."""
 
     def __init__(self, launcher: Launcher, tally: Tally) -> None:
-        """launcher: one that is set up already."""
+        """Wrap `launcher`, which is already set up."""
         self.launcher, self.tally = launcher, tally
 
     def setup(self, **_: Any) -> None:
@@ -147,13 +152,13 @@ class WatchedLauncher(Launcher):
     def _broken(self, error: Exception, count: int) -> str:
         said = (str(error) or "no message").strip().splitlines()[-1]
         return (
-            f"the launcher failed while it ran {count} point(s): {type(error).__name__}: {said}. A job may have been "
-            "killed, for instance for want of memory; the same command goes on with what is not finished"
+            f"the launcher failed while running {count} point(s): {type(error).__name__}: {said}. A job may have been "
+            "killed, for instance because it ran out of memory; repeat the command to continue with unfinished points"
         )
 
 
 class _WithoutValue(JobReturn):
-    """A failed job, of which Hydra would print a line of its own each time a sweeper asks for its value."""
+    """A failed job; unlike Hydra's, it does not print a line each time a sweeper asks for its value."""
 
     @property
     def return_value(self) -> Any:
@@ -166,7 +171,7 @@ class _WithoutValue(JobReturn):
 
 @contextmanager
 def watched_launchers(tally: Tally) -> Iterator[None]:
-    """Let the launcher that a sweeper makes for itself be watched."""
+    """Wrap the launcher that a sweeper makes for itself in a `WatchedLauncher`."""
     from hydra.core.plugins import Plugins
 
     plugins = Plugins.instance()
@@ -182,7 +187,7 @@ def watched_launchers(tally: Tally) -> Iterator[None]:
 
 
 def outcome_of(job: JobReturn) -> PointOutcome:
-    """Return how a job ended that ran in another process, or that failed before the point itself began."""
+    """Return the outcome of a job that ran in another process, or that failed before the point itself began."""
     value = job._return_value
     if job.status == JobStatus.COMPLETED and isinstance(value, PointOutcome):
         return value

@@ -1,7 +1,7 @@
-"""Overlays: the values that a method has for a setting, `conf/overlay/<setting>/<method>.yaml`, found by their name.
+"""Find overlays by name: a method's values for a setting, in `conf/overlay/<setting>/<method>.yaml`.
 
-train.yaml asks for them last, `- optional overlay: ${overlay_of:<setting>,<method>,<noise>}`. So they come after the
-experiment and before the command line, for whichever method is chosen in the end.
+train.yaml includes them last, `- optional overlay: ${overlay_of:<setting>,<method>,<noise>}`, so they apply after the
+experiment and before the command line, for the method that is finally chosen.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from hydra.plugins.config_source import ConfigResult
 
 ANY = "any"
-"""Stands for the setting in overlays that hold on any data; they are used where the setting has none."""
+"""Name in place of the setting for overlays that apply to any data; used when the setting has none of its own."""
 
 
 def overlay_of(setting: str, method: str, noise: str) -> str:
-    """Return which option of `overlay` a method takes; where there is none, the name that it would have.
+    """Return the option of `overlay` that a method uses, or the name it would have if there is none.
 
-    It is the first of <setting>/<method>/<noise>, <setting>/<method>, the same for the methods that the method's file
-    builds on (its defaults list), and any/<method>.
+    This is the first that exists of <setting>/<method>/<noise>, <setting>/<method>, the same for each method that the
+    method's file builds on (through its defaults list), and any/<method>.
     """
     methods = lineage(method)
     wanted = [f"{setting}/{name}{end}" for name in methods for end in (f"/{noise}", "")]
@@ -35,7 +35,7 @@ def overlay_of(setting: str, method: str, noise: str) -> str:
 
 
 def for_method(method: str, special: str, option: str, otherwise: str) -> str:
-    """Return `option` for the method `special` and those that build on it, else `otherwise`.
+    """Return `option` for the method `special` and methods that build on it, else `otherwise`.
 
     For defaults lists: `override /optimizer: ${for_method:${method},spectral_decoupling,adam,sgd}`.
     """
@@ -43,7 +43,7 @@ def for_method(method: str, special: str, option: str, otherwise: str) -> str:
 
 
 def lineage(method: str) -> tuple[str, ...]:
-    """Return a method and the methods that its file builds on, nearest first, as named on the command line."""
+    """Return a method and the methods that its file builds on, nearest first, under their command-line names."""
     with compose.current_session() as (loader, search):
         return _lineage(loader, search, method)
 
@@ -80,9 +80,9 @@ def _load(loader: ConfigLoader, search: tuple[str, ...], path: str) -> ConfigRes
 
 
 def value_notes(cfg: Mapping[str, Any]) -> list[str]:
-    """Return one line for each thing to say before training about values that are meant for other data than the run's.
+    """Return notes to print before training about values that were meant for other data than the run's.
 
-    A method whose paper sets values per data set names in `values_for` what its own are for: settings or data sets,
+    A method whose paper sets values per data set lists in `values_for` where its own apply: settings or data sets,
     alone or with a noise model (`cifar10/symmetric`).
     """
     method, setting, data, noise = cfg["method"], cfg.get("setting"), cfg["dataset"]["name"], cfg["noise"]["name"]

@@ -1,4 +1,4 @@
-"""The points of a sweep: expanded, each composed and checked."""
+"""Expand a sweep into points, and compose and check each of them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 """The `_target_` of Hydra's own launcher."""
 
 SLURM_LAUNCHER = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
-"""The `_target_` by which `hydra.launcher` names SLURM: that of Hydra's submitit plugin, whose keys are understood."""
+"""The `_target_` that stands for SLURM in `hydra.launcher`: Hydra's submitit plugin, whose keys are honoured."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a sweep: its overrides, less those of Hydra itself, and its plain, resolved, checked settings.
+    """One run of a sweep: its overrides, without Hydra's own, and its plain, resolved, checked settings.
 
-    baseline: those of the run that `compare` names beside it, if it is to be run, too. is_done: its folder holds its
-    results already.
+    - baseline: settings of the run that `compare` names, if that is also run.
+    - is_done: whether the folder already holds the results.
     """
 
     overrides: list[str]
@@ -43,17 +43,17 @@ class Point:
 
     @property
     def run_dir(self) -> str:
-        """The run's folder, as it is written in the settings."""
+        """The run's folder, as written in the settings."""
         return str(self.settings["paths"]["run_dir"])
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a command line with `-m` asks for.
+    """A command line with `-m`.
 
-    master: the composed configuration with the node `hydra`, each swept key with its list of values as text.
-    points: None where a sweeper other than Hydra's own will find them, by the `metric`. hydra_overrides: those of Hydra
-    itself.
+    - master: the composed configuration including the node `hydra`; each swept key holds its list of values as text.
+    - points: None if a sweeper other than Hydra's own chooses them, judging by `metric`.
+    - hydra_overrides: overrides of Hydra itself.
     """
 
     master: DictConfig
@@ -81,8 +81,9 @@ def read_sweep(
 ) -> Sweep:
     """Expand a sweep, compose and check each of its points.
 
-    points: the overrides of each, where the sweep is expanded already. Raises one `ConfigError` for all that is wrong,
-    or Hydra's exceptions where nothing can be composed.
+    - points: overrides of each point, if the sweep is already expanded.
+
+    Raises one `ConfigError` with all problems, or Hydra's exceptions if nothing can be composed.
     """
     from hydra.errors import HydraException
     from hydra.types import RunMode
@@ -91,7 +92,7 @@ def read_sweep(
     own = [*(text for text in own if text != "hydra.mode=MULTIRUN"), "hydra.mode=MULTIRUN"]
     try:
         master = load(hydra, [*task, *own], RunMode.MULTIRUN, config_name=config_name)
-    except HydraException:  # some key or option is wrong: composing the points says which, but for those of the sweep
+    except HydraException:  # a key or option is wrong: composing the points says which, except for the sweep's own
         checked(hydra, representatives(hydra, task), own, config_name)
         raise
     refuse(_plugin_problems(master))
@@ -105,7 +106,7 @@ def read_sweep(
 
 
 def check_ahead(points: Sequence[Point], *, read_data: bool) -> None:
-    """Raise one ConfigError for all points, less those that are done, that could not start; see `preflight`."""
+    """Raise one ConfigError for all unfinished points that could not start; see `preflight`."""
     from robustlab.engine.preflight import preflight  # imports torch
 
     runs = [(point, " ".join(point.overrides)) for point in points if not point.is_done]
@@ -114,7 +115,7 @@ def check_ahead(points: Sequence[Point], *, read_data: bool) -> None:
 
 
 def _plugin_problems(master: DictConfig) -> list[str]:
-    """Return what is wrong with `hydra.sweeper` and `hydra.launcher` that Hydra's plugins do not say themselves."""
+    """Return the problems of `hydra.sweeper` and `hydra.launcher` that Hydra's plugins do not report themselves."""
     found = [
         f"hydra.{key}: expected a group with a _target_, got {show(node)}; choose one with hydra/{key}=<name>"
         for key in ("sweeper", "launcher")
@@ -127,7 +128,7 @@ def _plugin_problems(master: DictConfig) -> list[str]:
 
 
 def _searched(sweeper: DictConfig) -> list[str]:
-    """Return what a sweeper's own settings search over, as overrides."""
+    """Return the search space in a sweeper's own settings, as overrides."""
     found = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     for key, space in ({} if found else sweeper.get("search_space") or {}).items():
         choices = space.get("choices")
@@ -136,15 +137,17 @@ def _searched(sweeper: DictConfig) -> list[str]:
 
 
 def is_hydra(override: str) -> bool:
-    """Tell whether an override is about Hydra itself rather than about the run."""
+    """Return whether an override is about Hydra itself and not about the run."""
     return override.lstrip("+~").startswith(("hydra.", "hydra/"))
 
 
 def expand_sweep(hydra: Hydra, overrides: Sequence[str], params: Mapping[str, Any]) -> list[list[str]]:
-    """Return one list of overrides for each point.
+    """Return one list of overrides per point.
 
-    overrides: those of the runs. params: `hydra.sweeper.params`, which come before them. Raises `ConfigError` where
-    they do not expand, or to nothing.
+    - overrides: overrides of the runs.
+    - params: `hydra.sweeper.params`, applied before the overrides.
+
+    Raises `ConfigError` if they do not expand, or expand to nothing.
     """
     from hydra.errors import HydraException
 
@@ -160,9 +163,9 @@ def expand_sweep(hydra: Hydra, overrides: Sequence[str], params: Mapping[str, An
 
 
 def representatives(hydra: Hydra, overrides: Sequence[str]) -> list[list[str]]:
-    """Return points that stand for a search: the first values of all keys, and each other choice or end of one key.
+    """Return points that represent a search: the first value of every key, then each other choice or bound of one key.
 
-    Raises one `ConfigError` for overrides that cannot be read, or that name no value.
+    Raises one `ConfigError` for overrides that cannot be read or have no value.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -195,10 +198,12 @@ def checked(
     *,
     baselines: bool = True,
 ) -> list[Point]:
-    """Compose and check every point, and the folder that it runs in.
+    """Compose and check every point and its run folder.
 
-    baselines: check the runs that `compare` names, too. Raises one `ConfigError` for all that is wrong, each with the
-    first such point, `RunFolderError` for a folder that cannot be written.
+    - baselines: also check the runs that `compare` names.
+
+    Raises one `ConfigError` with all problems, each with the first point that has it, and `RunFolderError` for a folder
+    that cannot be written.
     """
     from hydra.errors import HydraException
 

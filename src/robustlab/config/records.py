@@ -1,4 +1,4 @@
-"""Groups with known keys: what is wrong with one, key by key."""
+"""Check groups with known keys, key by key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPECIAL_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "
 
 @dataclass(frozen=True)
 class Field:
-    """One named setting of a `Record`, or one argument of a function. `kind` is a call, so that records may nest."""
+    """One named setting of a `Record`, or one argument of a function. `kind` is a callable, so records may nest."""
 
     kind: Callable[[], Kind]
     required: bool
@@ -22,7 +22,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Record(Kind):
-    """A group with known keys. `open`: other keys may stand beside them. `noun`: what a key is called in messages."""
+    """A group with known keys. `open`: other keys are allowed too. `noun`: what messages call a key."""
 
     shape: ClassVar[str] = "group"
     name: str
@@ -31,14 +31,14 @@ class Record(Kind):
     noun: str = "key"
 
     def problems(self, value: Any, where: str) -> Iterator[str]:
-        """Yield as `check` does; an object made by a `_target_` is not looked into, unless `_target_` is a field."""
+        """Yield the same as `check`, but skip objects made by a `_target_`, unless `_target_` is a field."""
         if value != MISSING and ("_target_" in self.fields or not is_node(value)):
             yield from self.check(value, where)
 
     def check(
         self, value: Any, where: str, *, given: frozenset[str] = frozenset(), partial: bool = False
     ) -> Iterator[str]:
-        """Yield the problems of a group. `given`: keys that come from elsewhere; `partial`: more may come."""
+        """Yield the problems of a group. `given`: keys supplied from elsewhere; `partial`: missing keys come later."""
         if not isinstance(value, Mapping):
             yield f"{where}: expected {self}, got {show(value)}"
             return
@@ -51,7 +51,7 @@ class Record(Kind):
                 hint = did_you_mean(str(key), known) or listed(known)
                 old = RENAMED.get(f"{prefix}{key}")
                 if old is not None and old.partition(".")[2].partition(".")[0] in self.fields:
-                    hint = f"; it is written {old}={show(item)} now"
+                    hint = f"; write {old}={show(item)} instead"
                 successor, advice = REPLACED.get(f"{prefix}{key}", ("", ""))
                 if successor in self.fields:
                     hint = f"; {advice}"

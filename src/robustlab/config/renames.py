@@ -13,12 +13,12 @@ import yaml
 
 @dataclass(frozen=True)
 class Node:
-    """A group of settings that is written in another way since a rearrangement.
+    """A group of settings that a rearrangement writes in a different way.
 
-    - `old`, `new`: dotted key below the group -> value; all of them tell that the group is meant, and replace each
-      other. Of several nodes that match, the one with most values is taken.
-    - `keys`: former dotted key -> today's; values and whole groups go along.
-    - `neutral`: today's dotted keys that had no counterpart -> the value at which they say nothing.
+    - `old`, `new`: dotted key below the group -> value; together they identify the group and replace each other. If
+      several nodes match, the one with the most values wins.
+    - `keys`: former dotted key -> today's; applies to values and whole groups.
+    - `neutral`: today's dotted keys that had no counterpart -> the value at which they have no effect.
     """
 
     old: Mapping[str, Any] = field(default_factory=dict)
@@ -33,8 +33,8 @@ class Layout:
 
     - `modules`, `targets`: dotted names of modules, and of single classes and functions.
     - `nodes`: groups with a `_target_`, wherever they stand.
-    - `places`: of the whole configuration.
-    - `neutral`: new dotted keys -> the value at which they say nothing.
+    - `places`: keys of the whole configuration that have moved.
+    - `neutral`: new dotted keys -> the value at which they have no effect.
     """
 
     modules: Mapping[str, str] = field(default_factory=dict)
@@ -45,12 +45,12 @@ class Layout:
 
     @cached_property
     def former_modules(self) -> dict[str, str]:
-        """`modules` from today's name to the former one."""
+        """Today's name of each module -> its former one."""
         return {new: old for old, new in self.modules.items()}
 
     @cached_property
     def former_targets(self) -> dict[str, str]:
-        """`targets` from today's name to the former one."""
+        """Today's name of each target -> its former one."""
         return {new: old for old, new in self.targets.items()}
 
 

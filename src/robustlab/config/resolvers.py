@@ -1,6 +1,8 @@
-"""`${run_name:}`: the name of a run's folder, a function of its settings; `${home:path}`: below the home folder.
+"""Define the resolvers of the YAML files.
 
-`${command:verb}` is for help texts: how this user starts `train`, `report`, ...
+- `${run_name:}`: the name of a run's folder, a function of its settings.
+- `${home:path}`: a path below the home folder.
+- `${command:verb}`: for help texts, how this user starts `train`, `report`, ...
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from robustlab.invocation import hint
 NOT_IDENTITY = (
     "seed", "paths", "tracker", "hydra", "compare", "resume", "tags", "name", "optimized_metric", "setting",
 )  # fmt: skip
-"""Top-level keys that do not change what a run computes, or (the seed) have a folder level of their own."""
+"""Top-level keys that do not change what a run computes, and the seed, which has its own folder level."""
 
 NOT_IDENTITY_NESTED = ("trainer.device", "trainer.threads", "dataset.workers", "method.values_for")
 
@@ -29,7 +31,7 @@ _FIXED_SEED = 0
 
 
 def register() -> None:
-    """Make the resolvers known to OmegaConf; may be called again."""
+    """Register the resolvers with OmegaConf; may be called repeatedly."""
     OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(_root_), replace=True)
     OmegaConf.register_new_resolver("command", hint, replace=True)
     OmegaConf.register_new_resolver("home", lambda path: os.path.join(os.path.expanduser("~"), path), replace=True)
@@ -38,18 +40,18 @@ def register() -> None:
 
 
 def _of_overlays(function: str, *arguments: str | None) -> str:
-    from robustlab.config import overlays  # which reads the options, and so needs this module first
+    from robustlab.config import overlays  # imports this module in turn
 
     return getattr(overlays, function)(*arguments)
 
 
 def run_name(cfg: DictConfig) -> str:
-    """Return `<method>-<dataset>-<hash8>` for a composed configuration, safe as one component of a path.
+    """Return `<method>-<dataset>-<hash8>` for a composed configuration, safe as one path component.
 
-    The hash covers the resolved settings less `NOT_IDENTITY` and `NOT_IDENTITY_NESTED`, whatever the order of the keys
-    and whether a number was written 1 or 1.0. The seed is fixed and the paths are blanked while interpolations resolve,
-    so that what refers to them (`noise.seed`, a source's `root`) does not tell runs apart either. Classes and keys have
-    the names under which they were first hashed, so that moving them leaves the names of runs as they are.
+    The hash covers the resolved settings except `NOT_IDENTITY` and `NOT_IDENTITY_NESTED`. It depends neither on the
+    order of keys nor on whether a number is written 1 or 1.0. The seed is fixed and the paths are blanked while
+    interpolations resolve, so that settings which refer to them (`noise.seed`, a source's `root`) do not affect it
+    either. Classes and keys enter under the names they were first hashed with, so moving them keeps run names.
     """
     settings = identity(cfg)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
@@ -58,8 +60,8 @@ def run_name(cfg: DictConfig) -> str:
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
-    """Return the plain settings that make a run what it is, in the words in which they were first written."""
-    cfg = pickle.loads(pickle.dumps(cfg))  # a copy, as copy.deepcopy makes it, in a third of the time
+    """Return the plain settings that identify a run, under the names that they were first written with."""
+    cfg = pickle.loads(pickle.dumps(cfg))  # same as copy.deepcopy in a third of the time
     cfg._set_flag(["readonly", "struct"], [False, False])
     with open_dict(cfg):
         for key in ("tracker", "hydra"):
@@ -83,7 +85,7 @@ def _plain(node: Any) -> Any:
 
 
 def normalised(value: Any) -> Any:
-    """Return plain settings in which lists are lists, keys are words, and a whole number is an int."""
+    """Return plain settings with tuples as lists, keys as strings, and whole numbers as ints."""
     if isinstance(value, dict):
         return {str(key): normalised(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Settings that are right one by one and wrong together. To add a rule, write a function and append it to `RULES`."""
+"""Find settings that contradict each other. To add a rule, write a function and append it to `RULES`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustlab.errors import RunFolderError
 from robustlab.methods.checks import MEASURES, floor_problem, target_problem
 
 Rule = Callable[[Mapping[str, Any]], list[str]]
-"""Takes the plain, resolved configuration, whose keys and types are right already; returns messages."""
+"""Takes the plain, resolved configuration, whose keys and types are already checked; returns messages."""
 
 
 def selection_needs_validation(cfg: Mapping[str, Any]) -> list[str]:
@@ -26,19 +26,19 @@ def selection_needs_validation(cfg: Mapping[str, Any]) -> list[str]:
 
 
 def warmup_ends_before_training(cfg: Mapping[str, Any]) -> list[str]:
-    """A warm-up that takes all epochs leaves nothing of the method."""
+    """A warm-up must not take up all epochs."""
     warmup, total = cfg["method"].get("warmup"), cfg["trainer"]["epochs"]
     epochs = warmup.get("epochs") if isinstance(warmup, Mapping) else cfg["method"].get("warmup_epochs")
     if isinstance(epochs, int) and epochs >= total:
         key = "method.warmup.epochs" if isinstance(warmup, Mapping) else "method.warmup_epochs"
         return [
-            f"{key}: {epochs} epochs of warm-up leave none of trainer.epochs={total}; lower the one or raise the other"
+            f"{key}: {epochs} warm-up epochs use up all of trainer.epochs={total}; lower the first or raise the second"
         ]
     return []
 
 
 def precision_fits_device(cfg: Mapping[str, Any]) -> list[str]:
-    """fp16 with loss scaling is for GPUs."""
+    """fp16 with loss scaling needs a GPU."""
     trainer = cfg["trainer"]
     if trainer["precision"] == "fp16" and trainer["device"] == "cpu":
         return ["trainer.precision: fp16 does not train on the CPU; use fp32 or bf16, or another trainer.device"]
@@ -46,7 +46,7 @@ def precision_fits_device(cfg: Mapping[str, Any]) -> list[str]:
 
 
 def noise_fits_dataset(cfg: Mapping[str, Any]) -> list[str]:
-    """Noise models that are maps between certain classes, or files of labels, belong to one data set."""
+    """Noise models that map between particular classes, or read label files, belong to one data set."""
     noise, dataset = cfg["noise"]["name"], cfg["dataset"]["name"]
     for owner in ("cifar100", "cifar10"):
         belongs = noise.endswith(owner) or f"{owner}_" in noise or noise.startswith(owner)
@@ -57,7 +57,7 @@ def noise_fits_dataset(cfg: Mapping[str, Any]) -> list[str]:
 
 
 def pruning_target_is_one(cfg: Mapping[str, Any]) -> list[str]:
-    """What is removed at once is said by one measure."""
+    """The amount to prune is given by exactly one measure."""
     target = cfg["method"].get("target")
     if not isinstance(target, Mapping) or not set(target) <= set(MEASURES):
         return []
@@ -66,7 +66,7 @@ def pruning_target_is_one(cfg: Mapping[str, Any]) -> list[str]:
 
 
 def floor_fits_surgery(cfg: Mapping[str, Any]) -> list[str]:
-    """The penalty of a set stops before its cut does."""
+    """A layer's penalty must stop before surgery stops at `min_width`."""
     reg, surgery = cfg["method"].get("reg"), cfg["method"].get("surgery")
     if not isinstance(reg, Mapping) or not isinstance(surgery, Mapping):
         return []
@@ -76,12 +76,12 @@ def floor_fits_surgery(cfg: Mapping[str, Any]) -> list[str]:
 
 
 def frozen_features_have_no_places(cfg: Mapping[str, Any]) -> list[str]:
-    """CoBalT's first stage looks at places in images, of which a linear probe sees none."""
+    """CoBalT's first stage needs spatial positions, which pooled features lack."""
     method = cfg["method"]
     if not cfg.get("features") or not method["_target_"].endswith(".CoBalT") or method.get("artifact"):
         return []
     return [
-        "method.artifact: stage 1 of CoBalT needs images, and features=frozen gives pooled features alone; take the "
+        "method.artifact: stage 1 of CoBalT needs images, but features=frozen gives only pooled features; use the "
         "concepts of a run without it, method.artifact=<its folder>/concepts.pt, or leave features=frozen out"
     ]
 
@@ -100,14 +100,14 @@ def compare_names_a_method(cfg: Mapping[str, Any]) -> list[str]:
 
 
 def run_dir_is_inside_output_dir(cfg: Mapping[str, Any]) -> list[str]:
-    """No name, however strange, may lead out of the folder for outputs."""
+    """No name, however odd, may lead out of the output folder."""
     output, run = (Path(cfg["paths"][key]).expanduser() for key in ("output_dir", "run_dir"))
     root, place = os.path.realpath(output), os.path.realpath(run)
     if place == root or os.path.commonpath([root, place]) != root:
-        return [f"paths.run_dir: {run} does not lie below paths.output_dir={output}; set paths.output_dir, too"]
+        return [f"paths.run_dir: {run} is not inside paths.output_dir={output}; set paths.output_dir as well"]
     too_long = [part for part in run.parts if len(os.fsencode(part)) > 255]
     return (
-        [f"paths.run_dir: a name in it is longer than the 255 bytes that a file system takes: {too_long[0][:40]}..."]
+        [f"paths.run_dir: a name in it exceeds the file system's limit of 255 bytes: {too_long[0][:40]}..."]
         if too_long
         else []
     )
@@ -129,11 +129,11 @@ RULES: list[Rule] = [
 
 
 def refuse_unwritable(settings: Mapping[str, Any]) -> None:
-    """Raise RunFolderError unless the nearest folder that exists can be written: no setting is wrong, the place is."""
+    """Raise RunFolderError unless the nearest existing parent folder is writable."""
     place = Path(settings["paths"]["run_dir"]).expanduser().absolute()
     while not os.path.lexists(place):
         place = place.parent
     if not place.is_dir():
-        raise RunFolderError(f"{place} is a file, no folder; choose another place with paths.output_dir=...")
+        raise RunFolderError(f"{place} is a file, not a folder; choose another place with paths.output_dir=...")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise RunFolderError(f"the folder {place} cannot be written; choose another place with paths.output_dir=...")
+        raise RunFolderError(f"the folder {place} is not writable; choose another place with paths.output_dir=...")

@@ -1,4 +1,4 @@
-"""Lengths in a learning-rate schedule: the word for the length of the run, and what does not fit the run."""
+"""Fill in and check the lengths in a learning-rate schedule against the length of the run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 TOTALS = ("total", "total_epochs", "total_steps")
-"""Words that stand in a schedule for the length of what it is used for, in the unit of `scheduler.interval`."""
+"""Placeholders in a schedule for the length of training, in the unit of `scheduler.interval`."""
 _PERIODS = {
     "CosineAnnealingLR": "T_max",
     "PolynomialLR": "total_iters",
@@ -15,28 +15,30 @@ _PERIODS = {
     "TanhLRScheduler": "t_initial",
     "PolyLRScheduler": "t_initial",
 }
-"""By class: the argument that says after how many epochs (updates) the rate has come down."""
+"""Class -> the argument that gives the number of epochs (updates) after which the rate has decayed."""
 _WARMUPS = {"LinearLR": "total_iters", "ConstantLR": "total_iters"}
-"""By class, beside timm's warmup_t: the argument that says how long the rate is kept from its full value."""
+"""Class -> the argument that gives the length of its warm-up; timm's warmup_t is handled separately."""
 _MILESTONES = {
     "MultiStepLR": "milestones",
     "StepLR": "step_size",
     "MultiStepLRScheduler": "decay_t",
     "StepLRScheduler": "decay_t",
 }
-"""By class: after how many epochs (updates) the rate falls for the first time, or a list of them."""
+"""Class -> the argument that gives the epoch (update) of the first decay, or a list of milestones."""
 
 
 def filled(schedule: Mapping[str, Any], length: int) -> dict[str, Any]:
-    """Return the arguments of a schedule with `length` in place of the words that stand for it."""
+    """Return the arguments of a schedule with `length` substituted for the placeholders."""
     return {key: length if isinstance(item, str) and item in TOTALS else item for key, item in schedule.items()}
 
 
 def misfits(schedule: Mapping[str, Any], *, length: int, unit: str, run: str, falls: bool = True) -> list[str]:
-    """Return one message for each length in a schedule that does not fit.
+    """Return one message for each length in a schedule that does not fit the run.
 
-    schedule: the group scheduler.schedule, plain, words allowed. length: of the run, in `unit`s ("epochs" or
-    "updates"). run: what has that length, for the message. falls: whether the rate must fall within it.
+    - schedule: the group scheduler.schedule as plain values, placeholders allowed.
+    - length, unit: length of training, in "epochs" or "updates".
+    - run: name of what has that length, for the message.
+    - falls: whether the rate must decay within it.
     """
     values, kind = filled(schedule, length), str(schedule["_target_"]).rpartition(".")[2]
     found = [*_warmups(values, kind, length, unit, run), *_periods(values, kind, length, unit, run)]
@@ -47,10 +49,10 @@ def _warmups(values: Mapping[str, Any], kind: str, length: int, unit: str, run: 
     key = "warmup_t" if "warmup_t" in values else _WARMUPS.get(kind, "")
     start, end = values.get("start_factor", 1 / 3), values.get("end_factor", 1.0)
     if kind == "LinearLR" and _is_number(start) and _is_number(end) and end < start:
-        return  # it comes down
+        return  # the rate does decay
     if _is_number(values.get(key)) and values[key] > 0 and values[key] >= length:
         yield (
-            f"scheduler.schedule.{key}: a warm-up of {values[key]} {unit} leaves nothing of {run}, which has "
+            f"scheduler.schedule.{key}: a warm-up of {values[key]} {unit} uses up all of {run}, which has "
             f"{length:,} {unit}; set it lower or train longer"
         )
 
@@ -80,7 +82,7 @@ def _milestones(values: Mapping[str, Any], kind: str, length: int, unit: str, ru
     if steps and len(numbers) == len(steps) and min(numbers) - early >= length:
         yield (
             f"scheduler.schedule.{key}: {', '.join(str(step) for step in steps)} {unit} lie beyond the end of {run}, "
-            f"which has {length:,}, so that the rate never falls; set lower ones, or scheduler=cosine or none"
+            f"which has {length:,}, so the rate never decays; set lower values, or scheduler=cosine or none"
         )
 
 
@@ -89,7 +91,7 @@ def _is_number(value: Any) -> bool:
 
 
 def schedule_fits_run(cfg: Mapping[str, Any]) -> list[str]:
-    """Say which lengths of the schedule do not fit the run, as far as no data are needed to know its length."""
+    """Return messages for schedule lengths that do not fit the run, as far as its length is known without data."""
     interval, schedule = cfg["scheduler"]["interval"], cfg["scheduler"]["schedule"]
     if schedule is None:
         return []
@@ -97,7 +99,7 @@ def schedule_fits_run(cfg: Mapping[str, Any]) -> list[str]:
     if in_epochs is not None and in_epochs != (interval == "epoch"):
         counted = "epochs" if in_epochs else "updates"
         return [
-            f"scheduler.schedule.t_in_epochs: {str(in_epochs).lower()} counts {counted}, and scheduler.interval="
+            f"scheduler.schedule.t_in_epochs: {str(in_epochs).lower()} counts {counted}, but scheduler.interval="
             f"{interval} does not; leave t_in_epochs out, it follows scheduler.interval"
         ]
     if interval != "epoch":

@@ -1,6 +1,6 @@
-"""What the fixed keys of a configuration are and may be. What stands beside a `_target_` is checked by its signature.
+"""Types and bounds of the fixed keys of a configuration.
 
-The YAML files under conf/ hold the defaults; these classes hold the types and the bounds.
+The defaults are in the YAML files under conf/. Keys next to a `_target_` are checked against its signature instead.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Dataset:
 
 @dataclass
 class Setting:
-    """Group `setting`: what an experiment's values are for."""
+    """Group `setting`: the data that an experiment's values are meant for."""
 
     title: ClassVar = "setting"
     name: Word
@@ -47,7 +47,7 @@ class Setting:
 
 @dataclass
 class Features:
-    """Group `features`; without it, networks see images."""
+    """Group `features`; without it, networks take images."""
 
     title: ClassVar = "features"
     name: Word
@@ -89,7 +89,7 @@ class Method:
 
 @dataclass
 class Optimizer:
-    """Group `optimizer`. The bounds hold for arguments of these names, whatever the optimizer."""
+    """Group `optimizer`. The bounds apply to arguments with these names in any optimizer."""
 
     title: ClassVar = "optimizer"
     open_to_more: ClassVar = True
@@ -200,7 +200,7 @@ class Paths:
 
 @dataclass
 class OptimizedMetric:
-    """What a sweeper that searches goes by."""
+    """The metric that a search sweeper optimizes."""
 
     title: ClassVar = "optimized_metric"
     name: Word | None
@@ -236,7 +236,7 @@ GIVEN: dict[str, frozenset[str]] = {
     "optimizer": frozenset({"params"}),
     "scheduler.schedule": frozenset({"optimizer"}),
 }
-"""Arguments that come from the data or the network when the object at this key is made, not from the configuration."""
+"""Arguments supplied by the data or the network when the object at this key is made, not by the configuration."""
 
 LABELS = frozenset({"name", "values_for"})
-"""Keys beside a `_target_` that say what the choice is and are no argument."""
+"""Keys next to a `_target_` that describe the choice and are not arguments."""

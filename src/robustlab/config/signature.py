@@ -1,4 +1,4 @@
-"""The arguments that a `_target_` takes, read from its source; imported only where source does not tell."""
+"""Find the arguments of a `_target_` from its source, importing it only if the source is not enough."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from robustlab.config.typehints import from_type
 
 @cache
 def signature(target: str) -> Record:
-    """Return the arguments of a `_target_` as a `Record`, whose `open` says that any other name is taken as well.
+    """Return the arguments of a `_target_` as a `Record`, `open` if it also accepts any other name.
 
-    Raises `sources.NotThereError` where the target does not exist.
+    Raises `sources.NotThereError` if the target does not exist.
     """
     try:
         return _of_definition(locate(target))
@@ -76,7 +76,7 @@ def _of_bases(node: ast.ClassDef, module: Module, depth: int) -> Record:
 
 
 def _checked_by_base(init: ast.FunctionDef, own: Record, definition: Definition, depth: int) -> dict[str, Field]:
-    """Return the arguments that `__init__` hands on to its base under the same name, with the base's bounds."""
+    """Return the arguments that `__init__` passes to its base under the same name, with the base's bounds."""
     handed = {
         item.value.id
         for call in _base_calls(init)
@@ -114,7 +114,7 @@ def _of_function(node: ast.FunctionDef | ast.AsyncFunctionDef, module: Module, n
 
 
 def _passed_to_base(init: ast.FunctionDef) -> set[str] | None:
-    """Return which arguments `__init__` itself gives to `super().__init__(..., **kwargs)`; None if it has none such."""
+    """Return the arguments that `__init__` passes to `super().__init__(..., **kwargs)`; None without such a call."""
     keywords = init.args.kwarg.arg if init.args.kwarg else None
     for call in _base_calls(init):
         if not call.args and any(item.arg is None and last_name(item.value) == keywords for item in call.keywords):
@@ -126,10 +126,10 @@ def _by_import(target: str) -> Record:
     try:
         made = import_target(target)
     except Exception as error:
-        # Whatever an import raises means that the target cannot be used.
+        # Any exception during import means that the target cannot be used.
         raise NotThereError(f"'{target}' cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(made):
-        raise NotThereError(f"'{target}' is a {type(made).__name__}, nothing that can be called")
+        raise NotThereError(f"'{target}' is a {type(made).__name__}, which cannot be called")
     name = target.rpartition(".")[2]
     try:
         parameters = inspect.signature(made).parameters.values()
@@ -147,7 +147,7 @@ def _by_import(target: str) -> Record:
 
 
 def import_target(target: str) -> Any:
-    """Return what a dotted name refers to; raises whatever its modules raise when they are imported."""
+    """Return the object that a dotted name refers to; raises whatever its modules raise on import."""
     parts = target.split(".")
     made = importlib.import_module(parts[0])
     for end in range(1, len(parts)):

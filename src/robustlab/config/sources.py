@@ -1,6 +1,6 @@
-"""Finding definitions in Python source without importing it: `torch.optim.SGD` to the class statement, in milliseconds.
+"""Find definitions in Python source without importing it: from `torch.optim.SGD` to its class statement.
 
-Importing torch takes seconds; reading the one file that defines the name does not.
+Importing torch takes seconds; parsing the one file that defines the name takes milliseconds.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 
 class UnreadableError(Exception):
-    """The name may exist, but source alone does not tell (an extension module, a name made at run time)."""
+    """The name may exist, but source alone cannot show it (an extension module, a name made at run time)."""
 
 
 class NotThereError(Exception):
-    """The name does not exist. `name`: the part that is wrong; `names`: what there is in its place."""
+    """The name does not exist. `name`: the wrong part; `names`: the names that exist in its place."""
 
     def __init__(self, message: str, name: str = "", names: tuple[str, ...] = ()) -> None:
-        """Keep the message, the part of the dotted name that is wrong, and the names beside it."""
+        """Store the message, the wrong part of the dotted name, and the names that exist in its place."""
         super().__init__(message)
         self.name, self.names = name, names
 
@@ -50,7 +50,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Definition:
-    """A class or function statement, or an assigned expression, and the module in whose terms it is written."""
+    """A class or function statement, or an assigned expression, and the module that contains it."""
 
     module: Module
     node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.expr
@@ -58,7 +58,7 @@ class Definition:
 
 @cache
 def find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Return where a module lies, as `importlib.util.find_spec` would, but without importing its parents."""
+    """Return a module's spec like `importlib.util.find_spec`, but without importing its parents."""
     path, spec = None, None
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
@@ -81,7 +81,7 @@ def _ask_finders(name: str, path) -> importlib.machinery.ModuleSpec | None:
 
 @cache
 def read_module(name: str) -> Module:
-    """Parse a module. Raises `NotThereError` where there is none, `UnreadableError` where it is not Python source."""
+    """Parse a module. Raises `NotThereError` if it does not exist, `UnreadableError` if it is not Python source."""
     spec = find_spec(name)
     if spec is None:
         parent, _, last = name.rpartition(".")
@@ -114,7 +114,7 @@ def submodules(package: str) -> list[str]:
 
 
 def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements that run when a module is imported; what binds a name in the first branch comes last."""
+    """Yield the statements that run when a module is imported; the first branch comes last, so that its names win."""
     for statement in body:
         yield statement
         if isinstance(statement, ast.Try):
@@ -139,7 +139,7 @@ def _names_bound(statement: ast.stmt) -> Iterator[str]:
 
 
 def lookup(module: Module, name: str, depth: int = 0) -> Definition:
-    """Return what a top-level name of a module stands for, followed through imports. Raises as `locate` does."""
+    """Return the definition of a module's top-level name, following imports. Raises the same as `locate`."""
     if depth > 20:
         raise UnreadableError(f"{module.name}.{name}")
     statement = module.bindings.get(name)
@@ -176,7 +176,7 @@ def _lookup_elsewhere(module: Module, name: str, depth: int) -> Definition:
 def locate(target: str) -> Definition:
     """Return the definition that a dotted name refers to: `package.module.Class`, `...function`, `...Class.method`.
 
-    Raises `NotThereError` where there is none, `UnreadableError` where only importing could tell.
+    Raises `NotThereError` if it does not exist, `UnreadableError` if only importing could tell.
     """
     parts = target.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
@@ -193,7 +193,7 @@ def locate(target: str) -> Definition:
 
 
 def safe_locate(target: str) -> Definition | None:
-    """Return as `locate`, and None where it raises."""
+    """Return the same as `locate`, or None if it raises."""
     try:
         return locate(target)
     except (UnreadableError, NotThereError):
@@ -222,7 +222,7 @@ def _member(owner: Definition, name: str) -> Definition:
 
 
 def resolve(node: ast.expr, module: Module) -> Definition:
-    """Return what an expression in a module's source refers to. Raises as `locate` does."""
+    """Return the definition that an expression in a module's source refers to. Raises the same as `locate`."""
     if isinstance(node, ast.Subscript):
         return resolve(node.value, module)
     if isinstance(node, ast.Name):

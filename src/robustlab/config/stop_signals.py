@@ -1,4 +1,4 @@
-"""The signals that ask a run to stop, held back from the moment it starts until something can heed them."""
+"""Hold back the signals that ask a run to stop, from its start until it can handle them."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
 def hold_back() -> None:
-    """Let these signals wait from now on; `StopFlag` takes what has come meanwhile."""
+    """Block these signals from now on; `StopFlag` later handles any that arrived in the meantime."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

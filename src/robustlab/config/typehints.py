@@ -1,4 +1,4 @@
-"""Kinds of values from type annotations at run time."""
+"""Make kinds of values from type annotations at run time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LISTS = (list, set, frozenset, collections.abc.Sequence, collections.abc.Iterab
 
 
 def from_type(annotation: Any) -> Kind:
-    """Return the kind of a type annotation at run time; see the module's docstring."""
+    """Return the kind of a type annotation."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in (None, type(None)):
         return Scalar(None)
@@ -58,7 +58,7 @@ def _annotated(arguments: tuple[Any, ...]) -> Kind:
 
 @cache
 def from_dataclass(cls: type) -> Record:
-    """Return the kind of a dataclass: one key per field. `cls.title` names it, `cls.open_to_more` opens it."""
+    """Return the kind of a dataclass, one key per field. `cls.title` names it; `cls.open_to_more` allows other keys."""
     hints = typing.get_type_hints(cls, include_extras=True)
     fields = {
         field.name: Field(

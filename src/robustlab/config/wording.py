@@ -1,4 +1,4 @@
-"""How values and suggestions are put into messages."""
+"""Format values and suggestions for messages."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 RENAMED = {"method.target_neuron_sparsity": "method.target.neurons"}
-"""Settings that had another name before, by that name."""
+"""Former name of a setting -> its current name."""
 _RESEED = ("reseed_after", "write method.dictionary.reseed_after, a share of stage 1's updates (default 0.2)")
 REPLACED = {"method.dictionary.reseed_every": _RESEED, "method.dictionary.usage_momentum": _RESEED}
-"""Settings whose place another one took that means something else: its name in the group, and what to write now."""
+"""Former settings replaced by one with a different meaning -> its name in the group, and what to write instead."""
 
 
 def show(value: Any) -> str:
-    """Return a value as it is named in messages: short, with its type where that may be in doubt."""
+    """Return a value as shown in messages: short, with its type if that could be unclear."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -32,11 +32,11 @@ def _like_number(text: str) -> bool:
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the nearest of `names`, or "" where none is near."""
+    """Return "; did you mean 'x'?" for the closest of `names`, or "" if none is close."""
     near = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return "; it has a, b, c", or "" where that would be too long to read."""
+    """Return "; it has a, b, c", or "" if that would be too long to read."""
     return f"; it has {', '.join(names)}" if 0 < len(names) <= 24 else ""

@@ -1,4 +1,4 @@
-"""YAML files that cannot be read: which one, where, and why, in one line."""
+"""Report YAML files that cannot be read: which file, where and why, on one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def readable(hydra: Hydra) -> Iterator[None]:
-    """Turn the error of a file on the search path that is not YAML, or not UTF-8, into a ConfigError that names it."""
+    """Turn errors about files that are not YAML, or not UTF-8, into a ConfigError that names the file."""
     try:
         yield
     except yaml.YAMLError as error:
@@ -35,12 +35,12 @@ def _of_yaml(error: yaml.YAMLError) -> str:
     problem = str(getattr(error, "problem", None) or error)
     twice = re.search(r"duplicate key (.+)", problem)
     if twice:
-        return f"{where}: the key '{twice[1]}' stands there twice; leave one of them out"
+        return f"{where}: duplicate key '{twice[1]}'; remove one of the two"
     if "'\\t'" in problem:
-        return f"{where}: cannot be read as YAML: a tab; indent with spaces"
+        return f"{where}: cannot be read as YAML: contains a tab; indent with spaces"
     advice = {
-        "mapping values are not allowed here": "is the line indented as those beside it, and is text with ': ' quoted?",
-        "expected <block end>, but found": "is the line indented as those beside it?",
+        "mapping values are not allowed here": "is the line aligned with its neighbours, and is text with ': ' quoted?",
+        "expected <block end>, but found": "is the line aligned with its neighbours?",
     }
     more = next((f" ({text})" for start, text in advice.items() if problem.startswith(start)), "")
     return f"{where}: cannot be read as YAML: {problem}{more}"

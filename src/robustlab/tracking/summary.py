@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from robustlab.config.occupant import history_in_words
+from robustlab.config.occupant import describe_history
 from robustlab.invocation import hint, program_hint
 from robustlab.tracking.console import duration, make_console, percent
 from robustlab.tracking.groups import group_rows, measured_splits, worst_group
@@ -47,7 +47,7 @@ def print_summary(
     parts = [*measured, *_pruning(results, baseline), _labels(results), _rules(results)]
     title = f"{_method(results)} on {results['dataset']}{_noise(results)}, {results['model']}, seed {results['seed']}"
     facts = f"{results['epochs']} epochs in {duration(results['seconds'])}, {results['parameters']:,} parameters"
-    facts += f"; {past}" if (past := history_in_words(results)) else ""
+    facts += f"; {past}" if (past := describe_history(results)) else ""
     shown = Group(*[line for part in parts if part is not None for line in (part, Text())][:-1])
     if console.is_terminal:
         console.print(
