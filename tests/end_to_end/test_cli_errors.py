@@ -58,7 +58,7 @@ WRONG = {
     "adding what is there": (["+seed=1"], "An item is already at 'seed'"),
     "deleting what is not there": (["~nothing"], "'nothing' does not exist"),
     "no such comparison": (["compare=emr"], "there is no method 'emr'; did you mean 'erm'"),
-    "no such folder": (["--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
+    "no such folder": (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
     "resolve without cfg": (["--resolve"], "train --cfg job --resolve"),
     "two modes": (["--cfg", "job", "-m"], "choose one of"),
     "no such package": (
@@ -98,7 +98,7 @@ WRONG = {
     "Hydra's folder, broken": (["-m", "hydra.sweep.dir=${x}", "seed=0,1"], "hydra.sweep.dir: Interpolation key 'x'"),
     "Hydra's name, broken": (["hydra.job.name=${x}"], "hydra.job.name=${x}: Interpolation key 'x' not found"),
     "null among options": (["experiment=[null]"], "there is no experiment 'null'"),
-    "value without a key": (["=5"], "'=5': there is no key before the '='"),
+    "value without a key": (["=5"], "'=5': no key before the '='"),
     "two things at once": (["seed=abc", "+trainer.epoch=3"], "2 problems in the configuration"),
 }
 
