@@ -20,8 +20,13 @@ SMALL = ("trainer.threads=1", "trainer.device=cpu", "tracker=local", "compare=nu
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["robustlab.engine.run", "robustlab.train", "torch._inductor", "torchmetrics.classification", "sklearn.datasets"]
-)  # the latter three are imported by every run, which takes two seconds
+    [
+        "robustlab.engine.run",
+        "robustlab.train",
+        *("torch._inductor", "torchmetrics.classification", "sklearn.datasets"),  # every run: two seconds
+        "matplotlib.figure",  # runs that draw
+    ]
+)
 
 
 def _child(

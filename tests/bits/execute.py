@@ -1,0 +1,84 @@
+"""Do the tiny runs, two at a time, each in a process of its own with one thread."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.bits.outcome import Outcome
+from tests.bits.pictures import write_pictures
+from tests.bits.special import RUNS
+from tests.end_to_end import harness
+
+LIMIT = 600
+"""Seconds for a run of two: a loaded machine is no failure."""
+
+
+def with_controls(names: Iterable[str]) -> list[str]:
+    """Return names of runs and of those that their proofs compare them with, in the order of `RUNS`."""
+    wanted = {*names}
+    while missing := {control for name in wanted for control in RUNS[name].controls} - wanted:
+        wanted |= missing
+    return [name for name in RUNS if name in wanted]
+
+
+def execute(names: Iterable[str], folder: Path, done: Callable[[str], None] = lambda name: None) -> dict[str, Outcome]:
+    """Do the named runs below `folder`, calling `done` after each.
+
+    Raises AssertionError with the log of a run that failed.
+    """
+    write_pictures(folder / "data")
+
+    def one(name: str) -> tuple[str, Outcome]:
+        outcome = run_one(name, folder)
+        done(name)
+        return name, outcome
+
+    names = [*names]
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(pool.map(one, names))
+    return {name: found[name] for name in names}
+
+
+def run_one(name: str, folder: Path) -> Outcome:
+    """Do one run, whose data lie in `folder`/data already."""
+    run, own = RUNS[name], folder / name.replace("/", "-")
+    own.mkdir(parents=True)
+    logs = [own / f"rank{rank}.txt" for rank in range(run.processes)]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port(), "WORLD_SIZE": str(run.processes)}
+    processes = [
+        harness.start(
+            command(name, own, folder),
+            log,
+            {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if len(logs) > 1 else None,
+            before=_blank_pictures,
+        )
+        for rank, log in enumerate(logs)
+    ]
+    for process in processes:
+        process.join(LIMIT)
+    codes = [process.exitcode for process in processes]
+    said = "\n".join(log.read_text() for log in logs)
+    assert codes == [0] * len(codes), f"{name} ended with {codes}: train {' '.join(run.overrides)}\n{said[-3000:]}"
+    return Outcome(harness.run_folder(own), said)
+
+
+def command(name: str, outputs: Path, folder: Path) -> list[str]:
+    """Return the overrides of a run that writes below `outputs` and reads `folder`/data."""
+    places = {"output_dir": outputs, "data_dir": folder / "data", "cache_dir": outputs / "cache"}
+    return [*RUNS[name].overrides, *(f"paths.{key}={path}" for key, path in places.items())]
+
+
+def _blank_pictures() -> None:
+    """Leave pictures empty: nothing reads them here, and to draw them took half of the time."""
+    from matplotlib.figure import Figure
+
+    Figure.savefig = lambda self, fname, **options: Path(fname).touch()  # type: ignore[method-assign]
+
+
+def _free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
