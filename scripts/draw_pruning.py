@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustlab.report.looks import draw_level, draw_means, legend_beside, legend_width, tidy
-from robustlab.study.results import read_lines
-from robustlab.study.table import value, variants
+from robustlab.core.figure_style import draw_level, draw_means, legend_beside, legend_width, tidy
+from robustlab.study.results_file import read_lines
+from robustlab.study.study_table import value, variants
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 MEASURES = {

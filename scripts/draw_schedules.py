@@ -13,8 +13,8 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from robustlab.config.compose import compose
-from robustlab.engine.build import build
-from robustlab.engine.schedule import arguments, rates
+from robustlab.config.build import build
+from robustlab.engine.lr_schedule import arguments, rates
 
 UPDATES = 23
 """Updates of an epoch: 1,437 training images in batches of 64, as in a run on digits."""

@@ -13,13 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this checkout, whatever is installed
 
-from robustlab.errors import UserError
-from robustlab.study.plan import read_study
-from robustlab.study.results import read_lines
+from robustlab.core.errors import UserError
+from robustlab.study.study_plan import read_study
+from robustlab.study.results_file import read_lines
 from robustlab.study.runner import Runner
-from robustlab.study.table import study_table
-from robustlab.tracking.console import make_console
-from robustlab.tracking.names import RULE_NAMES
+from robustlab.study.study_table import study_table
+from robustlab.core.console import make_console
+from robustlab.tracking.rule_names import RULE_NAMES
 
 WIDE = 240
 """Columns of a table that is written to a file: variants are long, and must not be cut."""

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from robustlab.devices import device_of
-from robustlab.errors import ConfigError
+from robustlab.core.devices import device_of
+from robustlab.core.errors import ConfigError
 
 
 def test_what_is_there():

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustlab import rng
+from robustlab.core import rng
 
 
 def test_keys_depend_on_every_part_and_on_its_type():

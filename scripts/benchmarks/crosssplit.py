@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from benchmarks.timing import interleave, ratio, row, spread
 from robustlab.config.compose import compose
-from robustlab.data.base import DataSource, Split, TaskSpec
-from robustlab.data.module import Data
-from robustlab.engine.build import build
+from robustlab.data.dataset import DataSource, Split, TaskSpec
+from robustlab.data.run_data import Data
+from robustlab.config.build import build
 from robustlab.engine.build_method import build_method
-from robustlab.engine.memory import keep_freed_memory
-from robustlab.engine.runtime import Runtime
-from robustlab.methods.base import Method, Position
+from robustlab.core.memory import keep_freed_memory
+from robustlab.core.runtime import Runtime
+from robustlab.engine.method import Method, Position
 
 BATCH = 256
 FORWARD_EQUIVALENTS = 16

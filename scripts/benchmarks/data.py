@@ -23,20 +23,12 @@ from torchvision import transforms
 
 from benchmarks import pillow
 from benchmarks.timing import ratio, row, spread
-from robustlab import rng
-from robustlab.data.augment import (
-    AutoAugment,
-    Flip,
-    PadCrop,
-    Pipeline,
-    RandAugment,
-    Transform,
-    TrivialAugment,
-    normalize,
-    single_thread,
-)
-from robustlab.data.base import DataSource, Split, TaskSpec
-from robustlab.data.module import Data
+from robustlab.core import rng
+from robustlab.data.transforms.policies import AutoAugment, RandAugment, TrivialAugment
+from robustlab.data.transforms.augment import Flip, PadCrop, normalize, single_thread
+from robustlab.data.transforms.transform import Pipeline, Transform
+from robustlab.data.dataset import DataSource, Split, TaskSpec
+from robustlab.data.run_data import Data
 
 BATCH = 256
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from benchmarks.timing import ratio, row
 from robustlab.config.compose import compose
-from robustlab.engine.build import build
-from robustlab.engine.memory import keep_freed_memory
+from robustlab.config.build import build
+from robustlab.core.memory import keep_freed_memory
 
 
 def _seconds(keep: bool) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from robustlab.data.policy_tables import SUB_POLICIES, magnitudes
+from robustlab.data.transforms.policy_tables import SUB_POLICIES, magnitudes
 
 Picture = Image.Image
 SIZE = 32

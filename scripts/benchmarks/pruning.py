@@ -24,11 +24,11 @@ from torch.nn import functional as F
 
 from benchmarks.timing import interleave, middle, ratio, row, spread
 from robustlab.engine.learner import Learner
-from robustlab.engine.runtime import Runtime
+from robustlab.core.runtime import Runtime
 from robustlab.models.preact_resnet import preact_resnet18
 from robustlab.pruning.cost import Cost, forward_flops
 from robustlab.pruning.death import DeathSettings, find_dead
-from robustlab.pruning.units import Units, units_of
+from robustlab.models.units import Units, units_of
 
 RGB32 = (3, 32, 32)
 BATCH = 32
@@ -188,7 +188,7 @@ def runs(*, rounds: int) -> Iterator[dict[str, Any]]:
     from robustlab.config.compose import compose
     from robustlab.engine.run import run_one
     from robustlab.report.collect import collect
-    from robustlab.report.pruning import COLUMNS, SPEED_UP, SPEED_UP_NET, with_pruning
+    from robustlab.report.pruning_columns import COLUMNS, SPEED_UP, SPEED_UP_NET, with_pruning
 
     neurons = COLUMNS[0]
     found: dict[Any, list[float]] = {SPEED_UP: [], SPEED_UP_NET: [], neurons: []}

@@ -12,19 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustlab.closed_pipe import without_traceback
+from robustlab.core.closed_pipe import without_traceback
 from robustlab.config.compose import CONFIG_NAME, import_from_here, session
 from robustlab.config.default_experiment import with_default_experiment
-from robustlab.engine.world import World
-from robustlab.errors import EXIT_PREEMPTED, ConfigError, NumericalError, UserError
-from robustlab.invocation import hint, same_command
+from robustlab.core.world import World
+from robustlab.core.errors import EXIT_PREEMPTED, ConfigError, NumericalError, UserError
+from robustlab.core.invocation import hint, same_command
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (default: `sys.argv[1:]`) and return the exit code (see `robustlab.errors`).
+    """Run the command line `argv` (default: `sys.argv[1:]`) and return the exit code (see `robustlab.core.errors`).
 
     The first process of a run also writes the code to the file that ROBUSTLAB_EXIT_CODE_FILE names, if it is set:
     torchrun, which ends with 1 whatever its processes end with, does not hand it on.
@@ -82,7 +82,7 @@ def _dispatch(hydra: Hydra, args: Namespace, parser) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from robustlab.config import launch
+    from robustlab.launch import start as launch
     from robustlab.config.check import refuse
     from robustlab.config.explain import clashes, explain, no_options
 

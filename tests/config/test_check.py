@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from robustlab.config.check import check, inspect, problems
 from robustlab.config.compose import compose
 from robustlab.config.rules import refuse_unwritable
-from robustlab.errors import ConfigError, RunFolderError
+from robustlab.core.errors import ConfigError, RunFolderError
 
 
 def found(*overrides: str) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from robustlab.config.compose import all_options, compose, conf_dir, expand, options, session
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 
 
 def test_the_points_of_a_sweep_in_hydras_order():

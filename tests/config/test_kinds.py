@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustlab.config.kinds import MISSING, Pattern, Range
-from robustlab.config.typehints import from_type
+from robustlab.config.static.typehints import from_type
 from robustlab.config.wording import did_you_mean
 
 PLAIN = st.recursive(

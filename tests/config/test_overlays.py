@@ -11,7 +11,7 @@ from robustlab.config.check import problems
 from robustlab.config.compose import all_options, compose, load, session, without_hydra
 from robustlab.config.overlays import lineage, value_notes
 from robustlab.config.resolvers import run_name
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.train import main
 from tests.config.published import ASYMMETRIC_CIFAR10, FAMILIES, SAYS, TRAINING, VALUES, setting_of
 

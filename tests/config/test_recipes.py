@@ -5,10 +5,10 @@ import torch
 from omegaconf import OmegaConf
 
 from robustlab.config.compose import compose, conf_dir, expand
-from robustlab.engine.build import build
+from robustlab.config.build import build
 from robustlab.engine.learner import Learner
-from robustlab.engine.runtime import Runtime
-from robustlab.engine.schedule import arguments
+from robustlab.core.runtime import Runtime
+from robustlab.engine.lr_schedule import arguments
 
 
 def test_the_released_codes_profile():

@@ -7,9 +7,9 @@ import textwrap
 
 import pytest
 
-from robustlab.config import sources
-from robustlab.config.signature import signature
-from robustlab.config.sources import NotThereError, locate
+from robustlab.config.static import sources
+from robustlab.config.static.signature import signature
+from robustlab.config.static.sources import NotThereError, locate
 
 STATIC = [
     "torch.optim.SGD",
@@ -25,7 +25,7 @@ STATIC = [
     "torchvision.models.resnet50",
     "torchvision.transforms.v2.RandomCrop",
     "robustlab.methods.erm.ERM",
-    "robustlab.data.digits.Digits",
+    "robustlab.data.sources.digits.Digits",
     "robustlab.models.small_cnn.small_cnn",
 ]
 
@@ -52,7 +52,7 @@ def test_source_and_import_agree(target: str):
 def test_nothing_is_imported():
     code = f"""
         import sys
-        from robustlab.config.signature import signature
+        from robustlab.config.static.signature import signature
         for target in {STATIC!r}:
             fields = signature(target).fields
             [field.kind() for field in fields.values()]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from robustlab.data.base import LazyImages
+from robustlab.data.dataset import LazyImages
 
 
 def picture(path: Path, value: int, size: tuple[int, int] = (6, 6)) -> None:

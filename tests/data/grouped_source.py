@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from robustlab.data.base import DataSource, Split, TaskSpec
+from robustlab.data.dataset import DataSource, Split, TaskSpec
 from tests.data.toy_source import Toy
 
 

@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from robustlab.data import stage
+from robustlab.data.storage import staging as stage
 
 
 def main(root: str, into: str, seconds: str) -> None:

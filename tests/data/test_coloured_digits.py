@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from robustlab.data.coloured_digits import CMNIST10, CMNISTIrm, CMNISTPairs, CMNISTSubpop
-from robustlab.data.grey_images import grey_images
-from robustlab.errors import ConfigError
+from robustlab.data.sources.coloured_digits import CMNIST10, CMNISTIrm, CMNISTPairs, CMNISTSubpop
+from robustlab.data.sources.grey_images import grey_images
+from robustlab.core.errors import ConfigError
 from tests.data.fixtures import digits_npz
 
 

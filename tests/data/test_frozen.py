@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustlab.data.augment import CenterCrop, Flip
-from robustlab.data.base import TaskSpec
-from robustlab.data.frozen import FrozenFeatures
-from robustlab.data.module import Data
-from robustlab.data.noise import Symmetric
-from robustlab.errors import ConfigError
+from robustlab.data.transforms.resample import CenterCrop
+from robustlab.data.transforms.augment import Flip
+from robustlab.data.dataset import TaskSpec
+from robustlab.data.serving.frozen_features import FrozenFeatures
+from robustlab.data.run_data import Data
+from robustlab.data.noise.transitions import Symmetric
+from robustlab.core.errors import ConfigError
 from robustlab.models.heads import TwoHeads
 from tests.data.toy_source import Toy
 

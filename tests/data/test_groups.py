@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from robustlab.data.base import Split
-from robustlab.data.image_folder import ImageFolder
-from robustlab.data.module import Data
-from robustlab.data.noise import Symmetric
-from robustlab.errors import ConfigError, DataError
+from robustlab.data.dataset import Split
+from robustlab.data.sources.image_folder import ImageFolder
+from robustlab.data.run_data import Data
+from robustlab.data.noise.transitions import Symmetric
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.methods.erm import ERM
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.data.toy_source import Toy

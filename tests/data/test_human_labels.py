@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from robustlab.data.noise import HumanLabels
-from robustlab.errors import ConfigError, DataError
+from robustlab.data.noise.human_labels import HumanLabels
+from robustlab.core.errors import ConfigError, DataError
 
 CLEAN = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9] * 3)
 WORSE = np.roll(CLEAN, 1)
@@ -107,6 +107,6 @@ def test_published_counts_of_cifar10n(real_data: Path) -> None:
 
 
 def read_clean(file: str) -> np.ndarray:
-    from robustlab.data.human_labels import read_label_file
+    from robustlab.data.noise.human_labels import read_label_file
 
     return np.asarray(read_label_file(Path(file))["clean_label"])

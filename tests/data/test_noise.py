@@ -6,26 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustlab import rng
-from robustlab.data.base import TaskSpec
-from robustlab.data.module import Data
-from robustlab.data.noise import (
-    AsymmetricCIFAR10,
-    AsymmetricCIFAR100,
-    FixedLabels,
-    HumanLabels,
-    InstanceDependent,
-    NoiseModel,
-    PairFlip,
-    Symmetric,
-)
-from robustlab.data.noise_maps import (
-    CIFAR10_CLASSES,
-    CIFAR100_SUPERCLASSES,
-    consecutive_successor,
-    superclass_successor,
-)
-from robustlab.errors import ConfigError, DataError
+from robustlab.core import rng
+from robustlab.data.dataset import TaskSpec
+from robustlab.data.run_data import Data
+from robustlab.data.noise.transitions import AsymmetricCIFAR10, AsymmetricCIFAR100, FixedLabels, PairFlip, Symmetric
+from robustlab.data.noise.human_labels import HumanLabels
+from robustlab.data.noise.instance import InstanceDependent
+from robustlab.data.noise.noise_model import NoiseModel
+from robustlab.data.noise.class_maps import CIFAR10_CLASSES, CIFAR100_SUPERCLASSES, consecutive_successor, superclass_successor
+from robustlab.core.errors import ConfigError, DataError
 from tests.data.toy_source import Lazy, Toy
 
 

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustlab.data.order import Order
+from robustlab.data.serving.order import Order
 
 
 @settings(deadline=None)

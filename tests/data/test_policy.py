@@ -14,9 +14,9 @@ from torchvision.transforms import RandAugment as RandOracle
 from torchvision.transforms import TrivialAugmentWide as TrivialOracle
 from torchvision.transforms.v2 import RandAugment as Operations
 
-from robustlab import rng
-from robustlab.data.policy import OPERATIONS, AutoAugment, RandAugment, Staged, TrivialAugment
-from robustlab.data.policy_tables import SPACE, SUB_POLICIES, magnitudes, wide_magnitudes
+from robustlab.core import rng
+from robustlab.data.transforms.policies import OPERATIONS, AutoAugment, RandAugment, Staged, TrivialAugment
+from robustlab.data.transforms.policy_tables import SPACE, SUB_POLICIES, magnitudes, wide_magnitudes
 from tests.device import waiting_is_an_error
 
 POLICIES = {"cifar10": AutoAugmentPolicy.CIFAR10, "imagenet": AutoAugmentPolicy.IMAGENET}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from robustlab.data.group_files import GroupFolder
-from robustlab.data.group_tables import read_columns
-from robustlab.data.waterbirds import Waterbirds
+from robustlab.data.sources.group_files import GroupFolder
+from robustlab.data.sources.group_tables import read_columns
+from robustlab.data.sources.waterbirds import Waterbirds
 from tests.data.fixtures import values
 from tests.data.test_waterbirds import birds
 

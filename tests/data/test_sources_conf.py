@@ -10,10 +10,10 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from robustlab import rng
+from robustlab.core import rng
 from robustlab.config.compose import compose, conf_dir
-from robustlab.data.augment import Pipeline
-from robustlab.data.base import DataSource
+from robustlab.data.transforms.transform import Pipeline
+from robustlab.data.dataset import DataSource
 
 FOLDER = conf_dir() / "dataset"
 NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))

@@ -9,24 +9,24 @@ from pathlib import Path
 import pytest
 
 import robustlab.data
-from robustlab.data.base import DataSource
-from robustlab.data.celeba import CelebA
-from robustlab.data.coloured_digits import CMNIST10, CMNISTIrm, CMNISTPairs, CMNISTSubpop
-from robustlab.data.digits import Digits
-from robustlab.data.dominoes import Dominoes
-from robustlab.data.group_files import GroupFolder
-from robustlab.data.image_folder import ImageFolder
-from robustlab.data.imagenet9 import VARIANTS, ImageNet9
-from robustlab.data.metashift import MetaShift
-from robustlab.data.module import Data
-from robustlab.data.parquet import Parquet
-from robustlab.data.textured_digits import TexturedDigits
-from robustlab.data.tiny_imagenet import TinyImageNet
-from robustlab.data.torchvision_sets import Torchvision
-from robustlab.data.urbancars import UrbanCars
-from robustlab.data.waterbirds import Waterbirds
-from robustlab.data.webvision import MiniWebVision
-from robustlab.errors import ConfigError
+from robustlab.data.dataset import DataSource
+from robustlab.data.sources.celeba import CelebA
+from robustlab.data.sources.coloured_digits import CMNIST10, CMNISTIrm, CMNISTPairs, CMNISTSubpop
+from robustlab.data.sources.digits import Digits
+from robustlab.data.sources.dominoes import Dominoes
+from robustlab.data.sources.group_files import GroupFolder
+from robustlab.data.sources.image_folder import ImageFolder
+from robustlab.data.sources.imagenet9 import VARIANTS, ImageNet9
+from robustlab.data.sources.metashift import MetaShift
+from robustlab.data.run_data import Data
+from robustlab.data.sources.parquet import Parquet
+from robustlab.data.sources.textured_digits import TexturedDigits
+from robustlab.data.sources.tiny_imagenet import TinyImageNet
+from robustlab.data.sources.torchvision_sets import Torchvision
+from robustlab.data.sources.urbancars import UrbanCars
+from robustlab.data.sources.waterbirds import Waterbirds
+from robustlab.data.sources.webvision import MiniWebVision
+from robustlab.core.errors import ConfigError
 from tests.data import test_sources_folders as folders
 from tests.data import test_sources_parquet as parquet
 from tests.data.fixtures import digits_npz, picture

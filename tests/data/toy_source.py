@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robustlab.data.base import DataSource, Split, TaskSpec
+from robustlab.data.dataset import DataSource, Split, TaskSpec
 
 
 class Lazy:

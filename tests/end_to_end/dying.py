@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from robustlab.methods.demp import DemP
+from robustlab.methods.pruning.demp import DemP
 
 
 class DyingDemP(DemP):

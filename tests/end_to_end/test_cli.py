@@ -13,7 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from robustlab.config.resolvers import run_name, sweep_group
-from robustlab.errors import ConfigError, DataError, NumericalError
+from robustlab.core.errors import ConfigError, DataError, NumericalError
 from robustlab.train import main
 
 

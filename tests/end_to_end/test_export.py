@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from robustlab.data.digits import Digits
-from robustlab.pruning.exported import load_pruned
+from robustlab.data.sources.digits import Digits
+from robustlab.export.exported_network import load_pruned
 from tests.end_to_end.harness import run_folder, train
 from tests.report.test_report import script_at
 

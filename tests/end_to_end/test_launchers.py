@@ -11,8 +11,8 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from robustlab.config.outcomes import PointOutcome
-from robustlab.errors import DataError
+from robustlab.sweeps.outcomes import PointOutcome
+from robustlab.core.errors import DataError
 from robustlab.train import main
 
 SWEEP = ["-m", "method=erm", "seed=0,1,2"]
@@ -98,7 +98,7 @@ def test_a_launcher_that_loses_its_jobs(sweep, capsys):
 def test_real_launchers(launcher, tmp_path):
     """One point of two fails when it builds its batches; a method of the user's own lies beside the command."""
     (tmp_path / "own_method.py").write_text(
-        "from robustlab.errors import DataError\nfrom robustlab.methods.erm import ERM\n\n\n"
+        "from robustlab.core.errors import DataError\nfrom robustlab.methods.erm import ERM\n\n\n"
         "class Own(ERM):\n    def build(self, context):\n        if context.seed == 1:\n"
         "            raise DataError('seed 1 is refused')\n        super().build(context)\n"
     )

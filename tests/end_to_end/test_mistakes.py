@@ -68,10 +68,10 @@ TARGETS: dict[str, Row] = {
     "class that is not a method": (
         {METHOD: MINE, MODULE: "class Mine:\n    def loss(self, batch, position): ...\n"},
         ["method=mine"],
-        ["method._target_: mine.Mine", "robustlab.methods.base.Method"],
+        ["method._target_: mine.Mine", "robustlab.engine.method.Method"],
     ),
     "method that lacks predict": (
-        {METHOD: MINE, MODULE: "from robustlab.methods.base import Method\nclass Mine(Method): ...\n"},
+        {METHOD: MINE, MODULE: "from robustlab.engine.method import Method\nclass Mine(Method): ...\n"},
         ["method=mine"],
         ["mine.Mine", "predict"],
     ),

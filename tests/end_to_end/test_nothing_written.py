@@ -38,16 +38,16 @@ REFUSED = {
     "std of another length": (["dataset.source.std=[0.1,0.2]"], "dataset.source.std: expected 1 number(s)"),
     "std of zero": (["dataset.source.std=[0.0]"], "dataset.source.std"),
     "decode without workers": (
-        ["dataset.decode={train: {_target_: robustlab.data.decode.ResizeCenterCrop, resize: 8, size: 8}, "
-         "eval: {_target_: robustlab.data.decode.ResizeCenterCrop, resize: 8, size: 8}}"],
+        ["dataset.decode={train: {_target_: robustlab.data.transforms.decode.ResizeCenterCrop, resize: 8, size: 8}, "
+         "eval: {_target_: robustlab.data.transforms.decode.ResizeCenterCrop, resize: 8, size: 8}}"],
         "dataset.storage=streaming",
     ),
     "random test view": (
-        ["+dataset.views.test=[{_target_: robustlab.data.augment.Flip, probability: 0.5}]"],
+        ["+dataset.views.test=[{_target_: robustlab.data.transforms.augment.Flip, probability: 0.5}]"],
         "dataset.views.test must give the same images every time",
     ),
     "crop larger than the image": (
-        ["+dataset.views.test=[{_target_: robustlab.data.augment.CenterCrop, size: 64}]"],
+        ["+dataset.views.test=[{_target_: robustlab.data.transforms.resample.CenterCrop, size: 64}]"],
         "train: ",
     ),
     # noise

@@ -11,7 +11,7 @@ import yaml
 
 from robustlab.config.compose import compose
 from robustlab.config.resolvers import run_name
-from robustlab.errors import DataError
+from robustlab.core.errors import DataError
 from robustlab.train import main
 from tests.end_to_end.harness import run_folder, train
 
@@ -25,7 +25,7 @@ HAS_VAL = "dataset.val_fraction=0.1"
 
 PLANTED = '''
 """A method whose score has its best at 0.3, and fails beyond 0.9."""
-from robustlab.errors import DataError
+from robustlab.core.errors import DataError
 from robustlab.methods.erm import ERM
 
 

@@ -12,7 +12,7 @@ RUN = ("method=erm", "dataset.subset=128", "trainer.batch_size=16", "trainer.epo
 
 @pytest.fixture(autouse=True)
 def no_slurm(monkeypatch):
-    monkeypatch.setattr("robustlab.launch.state.queue", lambda: None)
+    monkeypatch.setattr("robustlab.launch.standing.queue", lambda: None)
 
 
 def shown(folder, capsys) -> tuple[int, str]:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from robustlab.data.base import DataSource, Split, TaskSpec
-from robustlab.engine.runtime import Runtime
-from robustlab.methods.base import Context, Method
+from robustlab.data.dataset import DataSource, Split, TaskSpec
+from robustlab.core.runtime import Runtime
+from robustlab.engine.method import Context, Method
 
 Row = tuple[int, int, int]
 """Label, attribute, prediction."""

@@ -6,7 +6,7 @@ import pytest
 
 from robustlab.engine.ending import errors_recorded, read_ending, record_ending
 from robustlab.engine.lock import locked
-from robustlab.errors import ConfigError, NumericalError, RunFolderError
+from robustlab.core.errors import ConfigError, NumericalError, RunFolderError
 
 
 def start(folder, error=None):

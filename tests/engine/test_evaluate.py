@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from robustlab.data.module import Data
+from robustlab.data.run_data import Data
 from robustlab.engine.evaluate import evaluate_splits
 from robustlab.metrics.intervals import wilson_interval
 from tests.engine.planted import Planted, reader

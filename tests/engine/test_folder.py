@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from robustlab.engine.folder import SHOWN, read_json, read_results
-from robustlab.errors import RunFolderError
+from robustlab.engine.run_folder import SHOWN, read_json, read_results
+from robustlab.core.errors import RunFolderError
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "3", "{}", '{"finished": true}', "\xff"])

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from robustlab.engine.learner import Learner
-from robustlab.engine.runtime import Runtime
-from robustlab.errors import ConfigError
+from robustlab.core.runtime import Runtime
+from robustlab.core.errors import ConfigError
 
 RUNTIME = Runtime(torch.device("cpu"))
 INPUTS = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from robustlab.engine.meter import Meter
-from robustlab.engine.runtime import Runtime
+from robustlab.core.runtime import Runtime
 from robustlab.engine.selection import Selection
-from robustlab.errors import NumericalError
+from robustlab.core.errors import NumericalError
 
 
 @pytest.fixture

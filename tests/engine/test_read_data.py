@@ -12,7 +12,7 @@ import torch
 from robustlab.config.compose import compose
 from robustlab.engine import read_data as module
 from robustlab.engine.read_data import read_data, shared_data
-from robustlab.engine.runtime import Runtime
+from robustlab.core.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"))
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 
-from robustlab.engine.record import git_state, package_versions, reproducibility_record
+from robustlab.engine.provenance import git_state, package_versions, reproducibility_record
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from robustlab.config.compose import compose, options
 from robustlab.engine.build_method import build_method
 from robustlab.engine.learner import Learner
-from robustlab.errors import ConfigError
-from robustlab.methods.base import Method
+from robustlab.core.errors import ConfigError
+from robustlab.engine.method import Method
 from tests.methods.harness import RUNTIME, make_data
 
 LR, STEPS = 0.1, 3

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustlab.data.digits import Digits
+from robustlab.data.sources.digits import Digits
 from tests.data.grouped_source import Grouped, WithValidation
 from tests.methods.grouped import parity
 

@@ -11,7 +11,7 @@ import torch
 
 from robustlab.engine import checkpoint
 from robustlab.engine.checkpoint import Checkpoints, read_checked
-from robustlab.errors import ConfigError, RunFolderError
+from robustlab.core.errors import ConfigError, RunFolderError
 from tests.end_to_end.harness import assert_same_run, run_folder, start, train
 from tests.faults.injectors import kill, on_call, replace
 from tests.faults.subjects import arguments
@@ -194,7 +194,7 @@ def test_settings_control_an_engine_that_does_not_look_mixes_two_runs(tmp_path):
 def blind() -> None:
     """Take away all that compares a folder's settings with those of now."""
     replace("robustlab.engine.origin:check_resumable", no_check)
-    for place in ("robustlab.config.folders:refusal", "robustlab.engine.run:refusal"):
+    for place in ("robustlab.sweeps.claimed_folders:refusal", "robustlab.engine.run:refusal"):
         replace(place, no_refusal)
 
 

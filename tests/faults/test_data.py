@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from robustlab.data import manifest
-from robustlab.data.cache import cached_array
-from robustlab.data.files import image_files
-from robustlab.data.image_folder import ImageFolder
-from robustlab.data.module import Data
-from robustlab.errors import DataError
+from robustlab.data.storage import manifest
+from robustlab.data.storage.cache import cached_array
+from robustlab.data.sources.file_source import image_files
+from robustlab.data.sources.image_folder import ImageFolder
+from robustlab.data.run_data import Data
+from robustlab.core.errors import DataError
 from tests.end_to_end.harness import train
 from tests.faults.careless_data import Substitute, cached_in_place, listed_as_found
 
@@ -63,7 +63,7 @@ def arguments(root: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-CROPS = "{train: {_target_: robustlab.data.decode.RandomResizedCrop, size: 8}, eval: {_target_: robustlab.data.decode.ResizeCenterCrop, resize: 8, size: 8}}"  # noqa: E501
+CROPS = "{train: {_target_: robustlab.data.transforms.decode.RandomResizedCrop, size: 8}, eval: {_target_: robustlab.data.transforms.decode.ResizeCenterCrop, resize: 8, size: 8}}"  # noqa: E501
 STREAMING = ("dataset.storage=streaming", f"dataset.decode={CROPS}", "dataset.workers=2")
 
 
@@ -227,7 +227,7 @@ PREPARING = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from robustlab.data.cache import cached_array
+from robustlab.data.storage.cache import cached_array
 from tests.faults.careless_data import cached_in_place
 def blocks():
     yield np.ones((5, 2), np.uint8)

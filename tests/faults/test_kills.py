@@ -154,7 +154,7 @@ def test_kill_control_units_that_are_not_saved_leave_a_checkpoint_that_does_not_
 
 # CrossSplit
 
-SPLIT = "robustlab.methods.crosssplit"
+SPLIT = "robustlab.methods.label_noise.crosssplit"
 
 
 @pytest.mark.slow
@@ -216,6 +216,6 @@ def test_label_control_without_the_check_altered_labels_go_unnoticed(tmp_path):
     killed(command, log, partial(on_call, SAVE, 2, kill))
     path = run_folder(tmp_path / "out") / "labels.npz"
     np.savez(path, assigned=np.zeros(5, dtype=np.int64), record="{}")
-    bad = partial(replace, "robustlab.data.module:Data.check_saved_labels", unchecked)
+    bad = partial(replace, "robustlab.data.run_data:Data.check_saved_labels", unchecked)
     assert train(command, log, before=bad) == 0
     assert os.path.getsize(path) > 0

@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 
 from robustlab.config import resolvers
 from robustlab.config.resolvers import path_safe
-from robustlab.engine.folder import prepare_folder
-from robustlab.errors import ConfigError
+from robustlab.engine.run_folder import prepare_folder
+from robustlab.core.errors import ConfigError
 from tests.end_to_end.harness import train
 from tests.faults.subjects import arguments
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from robustlab.engine.checkpoint import read_checked
-from robustlab.engine.signals import STOP_SIGNALS, StopFlag, StoppedEarly
-from robustlab.errors import RunFolderError
+from robustlab.core.signals import STOP_SIGNALS, StopFlag, StoppedEarly
+from robustlab.core.errors import RunFolderError
 from tests.end_to_end.harness import assert_same_run, kill_group, run_folder, start, train
 from tests.faults.injectors import Operations, in_order, on_call, replace
 from tests.faults.subjects import arguments
@@ -18,7 +18,7 @@ from tests.faults.subjects import arguments
 POINTS = {
     "train": "robustlab.engine.learner:Learner.step",
     "eval": "robustlab.engine.evaluate:evaluate",
-    "batch": "robustlab.methods.single:SingleNetwork.predict",
+    "batch": "robustlab.methods.single_network:SingleNetwork.predict",
     "save": "robustlab.engine.checkpoint:write_atomically",
     "data": "robustlab.engine.build_data:Data",
 }
@@ -106,7 +106,7 @@ def default_signals(worker: int) -> None:
 @pytest.mark.slow
 @pytest.mark.fault("F4", control=True)
 def test_signal_control_workers_that_do_not_ignore_it_take_the_run_down(tmp_path):
-    bad = partial(replace, "robustlab.data.workers:ignore_signals", default_signals)
+    bad = partial(replace, "robustlab.data.serving.workers:ignore_signals", default_signals)
     log = tmp_path / "log.txt"
     before = partial(in_order, bad, at("batch", signal.SIGTERM, group=True, call=2))  # most batches are yet to come
     process = start(arguments("erm", tmp_path / "out", *STREAMING, "trainer.eval_batch_size=5"), log, before=before)
@@ -130,7 +130,7 @@ def test_signal_before_training_stops_at_once_and_leaves_nothing_half_done(tmp_p
     log = tmp_path / "log.txt"
     assert ended(tmp_path / "out", log, before=at("data", signal.SIGTERM)) == 85, log.read_text()
     assert "stopped by SIGTERM before the first step" in log.read_text()
-    held = partial(on_call, "robustlab.engine.signals:StopFlag.__enter__", 1, partial(send, signal.SIGUSR1, False))
+    held = partial(on_call, "robustlab.core.signals:StopFlag.__enter__", 1, partial(send, signal.SIGUSR1, False))
     assert ended(tmp_path / "out", log, before=held) == 85, log.read_text()  # while torch is imported
     assert ended(tmp_path / "out", log) == 0, log.read_text()
     assert_same_run(whole, run_folder(tmp_path / "out"))
@@ -139,7 +139,7 @@ def test_signal_before_training_stops_at_once_and_leaves_nothing_half_done(tmp_p
 @pytest.mark.fault("F5")
 def test_signal_second_interrupt_of_a_person_ends_the_run_at_once_with_85(tmp_path, whole):
     log = tmp_path / "log.txt"
-    twice = partial(in_order, partial(replace, "robustlab.engine.signals:_ONE_KEYSTROKE", -1.0),
+    twice = partial(in_order, partial(replace, "robustlab.core.signals:_ONE_KEYSTROKE", -1.0),
                     at("save", signal.SIGINT, times=2, call=3))  # fmt: skip
     assert ended(tmp_path / "out", log, before=twice) == 85, log.read_text()
     assert "train: interrupted; the same command goes on from the last checkpoint" in log.read_text()
@@ -169,8 +169,8 @@ def signal_in_write(root: Path) -> None:
 
     action.writes = 0
     Operations(root, action).install()
-    replace("robustlab.engine.signals:STOP_SIGNALS", ())
-    replace("robustlab.config.launch:hold_back", lambda: None)
+    replace("robustlab.core.signals:STOP_SIGNALS", ())
+    replace("robustlab.launch.start:hold_back", lambda: None)
     replace("robustlab.engine.checkpoint:write_atomically", save_in_place)
 
 

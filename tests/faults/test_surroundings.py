@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustlab import rng
-from robustlab.data.streaming import BatchDecoder, Request
+from robustlab.core import rng
+from robustlab.data.serving.streaming import BatchDecoder, Request
 from robustlab.engine.identity import check_resumable
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from tests.end_to_end.harness import SMALL, assert_same_run, run_folder, start, train
 from tests.faults.injectors import in_order, kill, on_call, replace
 from tests.faults.subjects import arguments
@@ -83,7 +83,7 @@ def fold_with_clock(seed: int, *purpose: int | str) -> int:
 @pytest.mark.fault("F22", control=True)
 def test_clock_control_streams_that_depend_on_the_clock_change_the_result(tmp_path, whole):
     log = tmp_path / "log.txt"
-    before = partial(in_order, partial(replace, "robustlab.rng:fold", fold_with_clock), jumping_clock)
+    before = partial(in_order, partial(replace, "robustlab.core.rng:fold", fold_with_clock), jumping_clock)
     assert train(arguments("erm", tmp_path / "out"), log, before=before) == 0, log.read_text()
     with pytest.raises(AssertionError):
         assert_same_run(whole, run_folder(tmp_path / "out"))
@@ -119,7 +119,7 @@ def decode_by_worker(decoder: BatchDecoder, request: Request) -> list[torch.Tens
 @pytest.mark.fault("F25", control=True)
 def test_worker_control_streams_of_each_worker_change_the_result(tmp_path):
     log, streaming = tmp_path / "log.txt", "dataset.storage=streaming"
-    before = partial(replace, "robustlab.data.streaming:BatchDecoder.__getitem__", decode_by_worker)
+    before = partial(replace, "robustlab.data.serving.streaming:BatchDecoder.__getitem__", decode_by_worker)
     for workers in (0, 2):
         command = arguments("erm", tmp_path / str(workers), streaming, f"dataset.workers={workers}")
         assert train(command, log, before=before) == 0, log.read_text()

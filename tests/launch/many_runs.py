@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from robustlab.launch.record import Submission, SubmittedPoint, log_path, outcome_path
+from robustlab.launch.submission import Submission, SubmittedPoint, log_path, outcome_path
 
 
 def make_runs(outputs: Path, count: int, *, failed: int = 0) -> None:

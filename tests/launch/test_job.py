@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from robustlab.config.stop_signals import STOP_SIGNALS
+from robustlab.core.stop_signals import STOP_SIGNALS
 from robustlab.launch import job as job_module
 from robustlab.launch.job import Pack
-from robustlab.launch.record import outcome_path, read_outcome
+from robustlab.launch.submission import outcome_path, read_outcome
 
 PROGRAM = """
 import json, os, signal, sys, time

@@ -4,8 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from robustlab.config.compose import load, session, without_hydra
-from robustlab.config.points import checked, expand_sweep, read_sweep
-from robustlab.errors import ConfigError
+from robustlab.sweeps.points import checked, expand_sweep, read_sweep
+from robustlab.core.errors import ConfigError
 
 
 def by_itself(hydra, point):

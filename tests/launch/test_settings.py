@@ -4,8 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from robustlab.config.compose import load, session
-from robustlab.errors import ClusterError, ConfigError
-from robustlab.launch.settings import gpus_per_job, need_slurm, slurm_settings, submitit_parameters
+from robustlab.core.errors import ClusterError, ConfigError
+from robustlab.launch.slurm_settings import gpus_per_job, need_slurm, slurm_settings, submitit_parameters
 
 
 def launcher(*overrides):
@@ -26,7 +26,7 @@ def test_the_shipped_files_are_right_and_requeue(name):
 
 
 def test_an_account_that_is_needed_is_asked_for(tmp_path):
-    from robustlab.launch.command import submit_command
+    from robustlab.launch.submit_command import submit_command
 
     with session() as hydra, pytest.raises(ConfigError, match="account"):
         submit_command(hydra, ["hydra/launcher=slurm_alliance", f"paths.output_dir={tmp_path}"], dry_run=True)

@@ -9,10 +9,10 @@ from dataclasses import asdict
 
 import pytest
 
-from robustlab.launch.queue import QueuedJob
-from robustlab.launch.record import Submission, SubmittedPoint, log_path, outcome_path
-from robustlab.launch.state import Overview
-from robustlab.launch.status import Status
+from robustlab.launch.slurm_queue import QueuedJob
+from robustlab.launch.submission import Submission, SubmittedPoint, log_path, outcome_path
+from robustlab.launch.standing import Overview
+from robustlab.launch.run_status import Status
 from tests.launch.many_runs import make_runs
 
 
@@ -27,7 +27,7 @@ def submission(outputs, jobs, *, when="2026-01-01T00:00:00+0000", name="first"):
 
 
 def in_queue(monkeypatch, *jobs):
-    monkeypatch.setattr("robustlab.launch.state.queue", lambda: {job.id: job for job in jobs})
+    monkeypatch.setattr("robustlab.launch.standing.queue", lambda: {job.id: job for job in jobs})
 
 
 def end(made, number, code, *lines):
@@ -170,7 +170,7 @@ STARTS = {
 @pytest.mark.parametrize("name", STARTS)
 def test_what_a_start_left_tells_how_it_ended(tmp_path, monkeypatch, name):
     facts, state, note = STARTS[name]
-    monkeypatch.setattr("robustlab.launch.state.queue", lambda: None)
+    monkeypatch.setattr("robustlab.launch.standing.queue", lambda: None)
     left(tmp_path, **facts)
     assert standing(tmp_path, 0) == (state, note)
     assert list(Status(tmp_path).standings) == [tmp_path / "run0" / "seed0"]
@@ -213,7 +213,7 @@ def test_a_failed_run_that_no_sweep_knows_is_not_submitted_again(tmp_path, monke
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc/locks is Linux's")
 def test_a_thousand_runs_are_counted(tmp_path, monkeypatch, capsys):
-    from robustlab.tracking.console import make_console
+    from robustlab.core.console import make_console
 
     in_queue(monkeypatch)
     make_runs(tmp_path, 1000, failed=30)
@@ -228,7 +228,7 @@ def test_a_thousand_runs_are_counted(tmp_path, monkeypatch, capsys):
 
 
 def test_every_run_is_listed_when_asked(tmp_path, monkeypatch, capsys):
-    from robustlab.tracking.console import make_console
+    from robustlab.core.console import make_console
 
     in_queue(monkeypatch)
     make_runs(tmp_path, 30, failed=30)

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustlab import rng
-from robustlab.data.augment import PadCrop
-from robustlab.data.digits import Digits
-from robustlab.data.module import Data
-from robustlab.data.noise import Symmetric
+from robustlab.core import rng
+from robustlab.data.transforms.augment import PadCrop
+from robustlab.data.sources.digits import Digits
+from robustlab.data.run_data import Data
+from robustlab.data.noise.transitions import Symmetric
 from tests.data.grouped_source import Grouped, WithValidation
 
 

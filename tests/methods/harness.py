@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from robustlab import rng
-from robustlab.data.augment import Transform
-from robustlab.data.base import DataSource, Split, TaskSpec
-from robustlab.data.module import Data
-from robustlab.data.noise import Symmetric
+from robustlab.core import rng
+from robustlab.data.transforms.transform import Transform
+from robustlab.data.dataset import DataSource, Split, TaskSpec
+from robustlab.data.run_data import Data
+from robustlab.data.noise.transitions import Symmetric
 from robustlab.engine.learner import Learner
-from robustlab.engine.runtime import Runtime
-from robustlab.methods.base import Context, Method, Position
+from robustlab.core.runtime import Runtime
+from robustlab.engine.method import Context, Method, Position
 from robustlab.models.mlp import mlp
 
 RUNTIME = Runtime(torch.device("cpu"))

@@ -20,8 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustlab.engine.build_method import build_method
 from robustlab.engine.evaluate import evaluate_splits
-from robustlab.errors import ConfigError
-from robustlab.methods.base import Method
+from robustlab.core.errors import ConfigError
+from robustlab.engine.method import Method
 from tests.methods.grouped import grouped_digits
 from tests.methods.harness import RUNTIME, flat, run
 from tests.ranks import joined

@@ -8,7 +8,7 @@ import torch
 
 from robustlab.config.compose import compose
 from robustlab.engine.build_method import build_method
-from robustlab.methods.base import Method
+from robustlab.engine.method import Method
 from tests.methods.grouped import grouped_digits
 from tests.methods.harness import RUNTIME, assert_equal, run, snapshot
 from tests.methods.test_ranks import COMMON, SHORT

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustlab.errors import ConfigError
-from robustlab.methods.base import Position
-from robustlab.methods.co_teaching import CoTeaching, forget_share, small_losses
+from robustlab.core.errors import ConfigError
+from robustlab.engine.method import Position
+from robustlab.methods.label_noise.co_teaching import CoTeaching, forget_share, small_losses
 from robustlab.methods.erm import ERM
 from tests.methods.harness import Options, accuracy, flat, make_context, make_data, run
 

@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 
 from robustlab.config.check import check
 from robustlab.config.compose import compose
-from robustlab.data.module import Data
+from robustlab.data.run_data import Data
 from robustlab.engine.build_method import build_method
-from robustlab.methods.base import Method
+from robustlab.engine.method import Method
 from tests.methods.grouped import grouped_digits
 from tests.methods.harness import RUNTIME, assert_equal, flat, positions, restore, run, snapshot
 

@@ -5,13 +5,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from robustlab import rng
-from robustlab.data.module import Data
-from robustlab.errors import ConfigError
-from robustlab.methods import dfr
-from robustlab.methods.dfr import ABSENT, DFR, features, logistic_regression
+from robustlab.core import rng
+from robustlab.data.run_data import Data
+from robustlab.core.errors import ConfigError
+from robustlab.methods.groups import dfr
+from robustlab.methods.groups.dfr import ABSENT, DFR, features, logistic_regression
 from robustlab.methods.erm import ERM
-from robustlab.methods.reweighting import balanced_choice
+from robustlab.methods.groups.reweighting import balanced_choice
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.methods.harness import RUNTIME, Options, assert_equal, make_context, make_data, run, snapshot
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustlab.errors import ConfigError
-from robustlab.methods.elr import ELR, early_learning_penalty
+from robustlab.core.errors import ConfigError
+from robustlab.methods.label_noise.elr import ELR, early_learning_penalty
 from robustlab.methods.erm import ERM
 from tests.methods.harness import Options, accuracy, make_context, make_data, run, snapshot
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustlab import rng
-from robustlab.data.augment import mixup
-from robustlab.errors import ConfigError
-from robustlab.methods.base import Position
+from robustlab.core import rng
+from robustlab.data.transforms.augment import mixup
+from robustlab.core.errors import ConfigError
+from robustlab.engine.method import Position
 from robustlab.methods.erm import ERM
 from tests.methods.harness import accuracy, make_context, make_data, run
 

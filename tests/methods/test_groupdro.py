@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustlab.data.module import Data
-from robustlab.errors import ConfigError
+from robustlab.data.run_data import Data
+from robustlab.core.errors import ConfigError
 from robustlab.methods.erm import ERM
-from robustlab.methods.groupdro import GroupDRO
-from robustlab.methods.reweighting import RWG
+from robustlab.methods.groups.groupdro import GroupDRO
+from robustlab.methods.groups.reweighting import RWG
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.methods.harness import assert_equal, make_context, run, snapshot
 

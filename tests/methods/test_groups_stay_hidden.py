@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustlab.data.base import Batch
-from robustlab.data.module import Data
-from robustlab.methods.base import Context, Method, Position
+from robustlab.data.dataset import Batch
+from robustlab.data.run_data import Data
+from robustlab.engine.method import Context, Method, Position
 from robustlab.methods.erm import ERM
 from tests.methods.grouped import grouped_digits
 from tests.methods.harness import flat, make_context, run, snapshot

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from robustlab.data.digits import Digits
-from robustlab.data.module import Data
+from robustlab.data.sources.digits import Digits
+from robustlab.data.run_data import Data
 from robustlab.engine.learner import Learner
-from robustlab.errors import ConfigError
-from robustlab.methods.group_norm import GroupNorm
-from robustlab.methods.one_shot import Magnitude, OneShot, RandomPruning
-from robustlab.methods.saliency import Saliency
-from robustlab.methods.slimming import NetworkSlimming
+from robustlab.core.errors import ConfigError
+from robustlab.methods.pruning.group_norm import GroupNorm
+from robustlab.methods.pruning.one_shot import Magnitude, OneShot, RandomPruning
+from robustlab.methods.pruning.saliency import Saliency
+from robustlab.methods.pruning.slimming import NetworkSlimming
 from robustlab.models.resnet import cifar_resnet
 from robustlab.pruning.cost import forward_flops, parameters
 from robustlab.pruning.scores import magnitude_scores

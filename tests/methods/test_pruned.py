@@ -5,18 +5,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustlab.data.augment import Resize
-from robustlab.data.digits import Digits
-from robustlab.data.module import Data
+from robustlab.data.transforms.resample import Resize
+from robustlab.data.sources.digits import Digits
+from robustlab.data.run_data import Data
 from robustlab.engine.learner import Learner
-from robustlab.errors import ConfigError, NumericalError
-from robustlab.methods.pruned import PrunedNetwork
+from robustlab.core.errors import ConfigError, NumericalError
+from robustlab.methods.pruning.pruned_network import PrunedNetwork
 from robustlab.models.mlp import mlp
 from robustlab.models.resnet import resnet_small
 from robustlab.models.small_cnn import small_cnn
 from robustlab.models.vgg import vgg16
 from robustlab.pruning.death import DeathSettings
-from robustlab.pruning.settings import SurgerySettings
+from robustlab.pruning.surgery_settings import SurgerySettings
 from tests.methods.harness import RUNTIME, Options, assert_equal, make_context, make_data, restore, run, snapshot
 
 WIDTHS = (12, 10)

@@ -12,7 +12,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 
 from robustlab.config.compose import compose
-from robustlab.methods.crosssplit.record import PER_SAMPLE
+from robustlab.methods.label_noise.crosssplit.label_record import PER_SAMPLE
 from tests.methods import rank_program
 from tests.methods.rank_program import BATCH, Case
 from tests.ranks import run_ranks

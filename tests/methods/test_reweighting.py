@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from robustlab.data.module import Data
-from robustlab.methods.reweighting import RWG, SUBG, balanced_choice
+from robustlab.data.run_data import Data
+from robustlab.methods.groups.reweighting import RWG, SUBG, balanced_choice
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.methods.harness import make_context
 

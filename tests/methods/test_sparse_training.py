@@ -8,13 +8,13 @@ import torch
 import torch_pruning
 from torch import nn
 
-from robustlab.data.digits import Digits
-from robustlab.data.module import Data
+from robustlab.data.sources.digits import Digits
+from robustlab.data.run_data import Data
 from robustlab.engine.learner import Learner
-from robustlab.errors import ConfigError
-from robustlab.methods.group_norm import GroupNorm
-from robustlab.methods.one_shot import OneShot
-from robustlab.methods.slimming import NetworkSlimming
+from robustlab.core.errors import ConfigError
+from robustlab.methods.pruning.group_norm import GroupNorm
+from robustlab.methods.pruning.one_shot import OneShot
+from robustlab.methods.pruning.slimming import NetworkSlimming
 from robustlab.models.mlp import mlp
 from robustlab.models.resnet import cifar_resnet
 from tests.methods.harness import RUNTIME, Options, assert_equal, make_context, make_data, restore, run, snapshot

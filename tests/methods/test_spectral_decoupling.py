@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from robustlab.errors import ConfigError
-from robustlab.methods.base import Position
+from robustlab.core.errors import ConfigError
+from robustlab.engine.method import Position
 from robustlab.methods.erm import ERM
 from robustlab.methods.spectral_decoupling import SpectralDecoupling
 from tests.methods.harness import assert_equal, make_context, make_data, run, snapshot

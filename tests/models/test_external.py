@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.bottleneck import resnet50
 from robustlab.models.external import timm_model, torchvision_model
 from robustlab.models.mlp import mlp

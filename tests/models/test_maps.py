@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.external import timm_model, torchvision_model
 from robustlab.models.mlp import mlp
 from robustlab.models.preact_resnet import preact_resnet18, wide_resnet

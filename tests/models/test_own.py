@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.mlp import mlp
 from robustlab.models.preact_resnet import PreActBlock, PreActTrunk, preact_resnet18, wide_resnet
 from robustlab.models.resnet import cifar_resnet

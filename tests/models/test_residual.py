@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.bottleneck import Bottleneck, resnet50
 from robustlab.models.heads import TwoHeads
 from robustlab.models.preact_resnet import preact_resnet18

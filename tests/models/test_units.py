@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.bottleneck import resnet50
 from robustlab.models.external import timm_model, torchvision_model
 from robustlab.models.mlp import mlp
@@ -16,7 +16,7 @@ from robustlab.models.small_cnn import small_cnn
 from robustlab.models.transformer import mlp_units
 from robustlab.models.vgg import vgg16
 from robustlab.pruning.surgery import Surgeon
-from robustlab.pruning.units import Reader, Units, UnitSet, units_of
+from robustlab.models.units import Reader, Units, UnitSet, units_of
 
 RGB, LARGE, DIGITS = (3, 32, 32), (3, 64, 64), (1, 8, 8)
 VIT = {"architecture": "vit_tiny_patch16_224", "options": {"img_size": 32, "patch_size": 8, "depth": 2}}

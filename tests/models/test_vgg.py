@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.vgg import vgg16
 
 

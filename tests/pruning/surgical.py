@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robustlab.models.heads import TwoHeads
 from robustlab.models.skip import Selector
 from robustlab.pruning.surgery import Surgeon
-from robustlab.pruning.units import FEATURES, Reader, Skip, Units, UnitSet
+from robustlab.models.units import FEATURES, Reader, Skip, Units, UnitSet
 
 DEPTH = 1e3
 """How far below zero units are pushed: they are dead under batch statistics, too, and whatever a skip adds."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robustlab.pruning.collapse import severing_sets
-from robustlab.pruning.units import units_of
+from robustlab.models.units import units_of
 from tests.pruning.surgical import images
 from tests.pruning.test_surgery_models import MODELS, build
 

@@ -10,7 +10,7 @@ from robustlab.models.mlp import mlp
 from robustlab.models.resnet import cifar_resnet, resnet_small
 from robustlab.pruning.cost import Cost, forward_flops, layer_flops, parameters
 from robustlab.pruning.surgery import Surgeon
-from robustlab.pruning.units import units_of
+from robustlab.models.units import units_of
 
 RGB32 = (3, 32, 32)
 

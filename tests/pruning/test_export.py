@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from robustlab.engine.checkpoint import Checkpoints
 from robustlab.engine.learner import Learner
 from robustlab.engine.loop import _weights
-from robustlab.engine.runtime import Runtime
-from robustlab.errors import ConfigError
+from robustlab.core.runtime import Runtime
+from robustlab.core.errors import ConfigError
 from robustlab.methods.erm import ERM
 from robustlab.models.resnet import resnet_small
 from robustlab.pruning.cost import parameters
-from robustlab.pruning.export import export_run
-from robustlab.pruning.exported import load_pruned
-from robustlab.pruning.units import units_of
+from robustlab.export.run_export import export_run
+from robustlab.export.exported_network import load_pruned
+from robustlab.models.units import units_of
 from tests.pruning.surgical import images, some_dead
 from tests.report.test_report import script_at
 
@@ -231,7 +231,7 @@ def test_spoilt_files_give_one_message(exported, name):
     "target",
     [
         "os.system",
-        "robustlab.engine.build.build",
+        "robustlab.config.build.build",
         "robustlab.models.external.torch.load",
         "robustlab.models.weights.pickle.loads",
         "robustlab.models.nothing.here",

@@ -5,18 +5,10 @@ import matplotlib
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from robustlab.errors import ConfigError
-from robustlab.pruning.figures import (
-    SPARSITIES,
-    _values,
-    accuracy_against_sparsity,
-    lines_of,
-    live_units_figure,
-    read_events,
-    sparsity_figure,
-)
+from robustlab.core.errors import ConfigError
+from robustlab.pruning.pruning_figures import SPARSITIES, _values, accuracy_against_sparsity, lines_of, live_units_figure, read_events, sparsity_figure
 from robustlab.report.collect import find_runs, group_runs
-from robustlab.report.looks import look
+from robustlab.core.figure_style import look
 from tests.report.test_report import config, make_run, script_at
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from robustlab.pruning.floor import Floor
 from robustlab.pruning.penalty import add_gradient, targeted
-from robustlab.pruning.units import Reader, Units, UnitSet
+from robustlab.models.units import Reader, Units, UnitSet
 
 UNITS = Units(
     (

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from robustlab.models.small_cnn import small_cnn
-from robustlab.pruning.latency import inference_speed_up
+from robustlab.export.latency import inference_speed_up
 
 
 class Slow(nn.Module):

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from robustlab.engine.learner import Learner
 from robustlab.engine.loop import _weights
-from robustlab.engine.runtime import Runtime
-from robustlab.errors import ConfigError
+from robustlab.core.runtime import Runtime
+from robustlab.core.errors import ConfigError
 from robustlab.methods.erm import ERM
 from robustlab.models.mlp import mlp
-from robustlab.pruning.units import Units, units_of
+from robustlab.models.units import Units, units_of
 from tests.pruning.surgical import assert_consistent, assert_healthy, images, kill, some_dead, tiny
 
 CPU = torch.device("cpu")

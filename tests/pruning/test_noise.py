@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.mlp import mlp
 from robustlab.models.resnet import resnet_small
-from robustlab.pruning.noise import NoiseSettings, UpdateNoise
-from robustlab.pruning.schedule import Schedule
+from robustlab.pruning.update_noise import NoiseSettings, UpdateNoise
+from robustlab.pruning.strength_schedule import Schedule
 
 
 def network() -> nn.Module:

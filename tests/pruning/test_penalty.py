@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.mlp import mlp
 from robustlab.models.resnet import resnet_small
 from robustlab.pruning.penalty import KINDS, TARGETS, PenaltySettings, add_gradient, norms, penalty, targeted
-from robustlab.pruning.units import units_of
+from robustlab.models.units import units_of
 
 
 def network() -> nn.Module:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from robustlab.engine.runtime import Runtime
+from robustlab.core.runtime import Runtime
 from robustlab.pruning.samples import Samples
 from tests.methods.harness import make_context, make_data
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import OneCycleLR
 
-from robustlab.errors import ConfigError
-from robustlab.pruning.schedule import KINDS, Schedule, span_in_updates
+from robustlab.core.errors import ConfigError
+from robustlab.pruning.strength_schedule import KINDS, Schedule, span_in_updates
 
 
 @given(st.floats(1e-6, 10.0), st.integers(10, 10_000))

@@ -5,18 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustlab.data.base import Batch
-from robustlab.errors import ConfigError
-from robustlab.pruning.scores import (
-    crop_scores,
-    gates,
-    magnitude_scores,
-    random_scores,
-    refreshed_statistics,
-    scale_scores,
-    snap_scores,
-)
-from robustlab.pruning.units import Reader, Units, UnitSet
+from robustlab.data.dataset import Batch
+from robustlab.core.errors import ConfigError
+from robustlab.pruning.scores import crop_scores, gates, magnitude_scores, random_scores, refreshed_statistics, scale_scores, snap_scores
+from robustlab.models.units import Reader, Units, UnitSet
 
 
 class Tiny(nn.Module):

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustlab.errors import ConfigError, NumericalError
+from robustlab.core.errors import ConfigError, NumericalError
 from robustlab.pruning.selection import Ranking, check_reachable, cumulative_targets, removed_at
 
 

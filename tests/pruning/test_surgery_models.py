@@ -7,7 +7,7 @@ import torch_pruning
 from torch import nn
 
 from robustlab.engine.learner import Learner
-from robustlab.engine.runtime import Runtime
+from robustlab.core.runtime import Runtime
 from robustlab.models.bottleneck import resnet50
 from robustlab.models.external import timm_model, torchvision_model
 from robustlab.models.mlp import mlp
@@ -17,7 +17,7 @@ from robustlab.models.small_cnn import small_cnn
 from robustlab.models.vgg import vgg16
 from robustlab.pruning.cost import Cost, forward_flops
 from robustlab.pruning.surgery import Surgeon
-from robustlab.pruning.units import RESIDUAL_MODES, units_of
+from robustlab.models.units import RESIDUAL_MODES, units_of
 from tests.pruning.surgical import assert_consistent, count_by_hand, images, kill, some_dead, stirred
 
 RGB, LARGE, DIGITS = (3, 32, 32), (3, 64, 64), (1, 8, 8)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.external import timm_model, torchvision_model
 from robustlab.models.mlp import mlp
 from robustlab.models.preact_resnet import preact_resnet18
 from robustlab.models.resnet import cifar_resnet, resnet_small
 from robustlab.models.small_cnn import small_cnn
-from robustlab.pruning.units import units_of
+from robustlab.models.units import units_of
 
 RGB = (3, 32, 32)
 SMALL = {"img_size": 32, "patch_size": 8, "depth": 2}

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.report.collect import collect
 from robustlab.report.group_columns import with_groups
 from robustlab.report.plots import plot_curves

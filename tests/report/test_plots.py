@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.report.collect import find_runs
-from robustlab.report.looks import look
+from robustlab.core.figure_style import look
 from robustlab.report.plots import curve, curves_figure, plot_curves
 from tests.report.test_report import config, make_run
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.report.collect import collect
-from robustlab.report.pruning import with_pruning
+from robustlab.report.pruning_columns import with_pruning
 from robustlab.report.tables import matrix, render
 from tests.report.test_report import config, make_run, script
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.report.collect import collect, find_runs, group_runs, noise_label
-from robustlab.report.settings import flat_settings, in_words, varying
+from robustlab.report.run_settings import flat_settings, in_words, varying
 from robustlab.report.tables import matrix, render
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robustlab.report.sweep import ROWS, end_with_table
+from robustlab.report.sweep_table import ROWS, end_with_table
 from tests.report.test_report import config, make_run
 
 
@@ -53,7 +53,7 @@ def test_a_fault_of_the_table_is_told_and_no_more(tmp_path, capsys, monkeypatch)
     def broken(report):
         raise KeyError("planted")
 
-    monkeypatch.setattr("robustlab.report.sweep.with_pruning", broken)
+    monkeypatch.setattr("robustlab.report.sweep_table.with_pruning", broken)
     end_with_table(sweep(tmp_path, 2))
     assert "warning: the table of this sweep could not be made (KeyError: 'planted')" in capsys.readouterr().err
 

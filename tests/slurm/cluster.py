@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from robustlab.launch.queue import QueuedJob, queue
-from robustlab.launch.record import Submission, read_submissions
+from robustlab.launch.slurm_queue import QueuedJob, queue
+from robustlab.launch.submission import Submission, read_submissions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = ["trainer.threads=1", "trainer.device=cpu", "tracker=local", "compare=null", "dataset.subset=400"]

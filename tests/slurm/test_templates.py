@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from robustlab.launch.state import is_done
+from robustlab.launch.standing import is_done
 from tests.end_to_end.harness import assert_same_run, run_folder, train
 from tests.slurm.cluster import REPOSITORY, SMALL, jobs_cancelled, jobs_now, sbatch, steps, wait_until
 

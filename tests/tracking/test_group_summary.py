@@ -7,10 +7,10 @@ from dataclasses import replace
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.report.grouped_results import GROUPS, measured
 
-from robustlab.data.base import Split
-from robustlab.data.module import Data
-from robustlab.tracking.console import make_console
-from robustlab.tracking.groups import group_record, print_group_table, worst_group
+from robustlab.data.dataset import Split
+from robustlab.data.run_data import Data
+from robustlab.core.console import make_console
+from robustlab.tracking.group_summary import group_record, print_group_table, worst_group
 from robustlab.tracking.summary import print_summary
 
 RESULTS = {

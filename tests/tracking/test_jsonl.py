@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustlab.errors import RunFolderError
+from robustlab.core.errors import RunFolderError
 from robustlab.tracking.jsonl import JsonlWriter, decode_number, encode_number, read_rows
 
 
@@ -107,7 +107,7 @@ def test_a_full_disk_is_a_user_error_and_what_was_written_stays(tmp_path):
     program = textwrap.dedent("""
         import resource, signal, sys
         from pathlib import Path
-        from robustlab.errors import RunFolderError
+        from robustlab.core.errors import RunFolderError
         from robustlab.tracking.jsonl import JsonlWriter, read_rows
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))

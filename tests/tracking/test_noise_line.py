@@ -5,10 +5,10 @@ import torch
 from tests.data.toy_source import Toy
 
 from robustlab.config.compose import compose
-from robustlab.data.module import Data
+from robustlab.data.run_data import Data
 from robustlab.engine.build_data import build_data
-from robustlab.engine.runtime import Runtime
-from robustlab.tracking.noise import noise_line
+from robustlab.core.runtime import Runtime
+from robustlab.tracking.noise_line import noise_line
 
 
 def line(*overrides: str) -> str:

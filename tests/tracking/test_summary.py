@@ -5,7 +5,7 @@ import shlex
 
 from rich.console import Console
 
-from robustlab.tracking.console import make_console
+from robustlab.core.console import make_console
 from robustlab.tracking.summary import print_summary
 
 RESULTS = {

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from robustlab.errors import ConfigError
-from robustlab.tracking.base import Trackers
+from robustlab.core.errors import ConfigError
+from robustlab.tracking.trackers import Trackers
 from robustlab.tracking.jsonl import read_rows
 
 FILES_ONLY = {"wandb": {"mode": "disabled"}, "tensorboard": {"enabled": False}}
@@ -73,7 +73,7 @@ def test_other_ranks_write_nothing(tmp_path):
 
 def test_files_only_imports_neither_wandb_nor_torch(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from robustlab.tracking.base import Trackers\n"
+        "import sys; from pathlib import Path; from robustlab.tracking.trackers import Trackers\n"
         "cfg = {'wandb': {'mode': 'disabled'}}\n"
         "trackers = Trackers.from_config(cfg, run_dir=Path(sys.argv[1]), run_name='x', config={})\n"
         "trackers.log({'a': 1.0}, stage='train', epoch=0, step=0, split='train')\n"

@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustlab.config.compose import compose
-from robustlab.errors import ConfigError
-from robustlab.tracking.base import Trackers
+from robustlab.core.errors import ConfigError
+from robustlab.tracking.trackers import Trackers
 from robustlab.tracking.jsonl import JsonlWriter, read_rows
 from robustlab.tracking.wandb import WandbFeed, feed_settings
 from robustlab.tracking.wandb_login import base_url, has_key, unreachable
@@ -393,7 +393,7 @@ def test_a_server_that_does_not_work_delays_nothing(nobody, tmp_path, monkeypatc
 PROGRAM = """
 import json, os, sys, time
 from pathlib import Path
-from robustlab.tracking.base import Trackers
+from robustlab.tracking.trackers import Trackers
 folder, last = Path(sys.argv[1]), int(sys.argv[2])
 checkpoint = folder / "checkpoint.json"
 state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "trackers": None}

@@ -1,7 +1,7 @@
 """A finished or stopped run's network in two small files: `robustlab export outputs/<run>/seed0 [--latency]`.
 
 They hold weights (model.safetensors) and what is needed to build the network again (model.json). In Python,
-`robustlab.pruning.exported.load_pruned(folder)` gives the network back, as small as the run left it.
+`robustlab.export.exported_network.load_pruned(folder)` gives the network back, as small as the run left it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from robustlab.commands.arguments import count, threads
-from robustlab.errors import UserError
-from robustlab.invocation import hint
+from robustlab.core.errors import UserError
+from robustlab.core.invocation import hint
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=threads, help="CPU threads of the measurement (default: what torch chooses)")
     args = parser.parse_args(argv)
-    from robustlab.devices import device_of
-    from robustlab.pruning.export import export_run
+    from robustlab.core.devices import device_of
+    from robustlab.export.run_export import export_run
 
     out = args.run / "export" if args.out is None else args.out
     try:
@@ -59,8 +59,8 @@ def _measure(args: argparse.Namespace, exported) -> int:
     """Print and write the latency of the exported network beside that of the unpruned one."""
     import torch
 
-    from robustlab.files import write_json
-    from robustlab.pruning.latency import inference_speed_up
+    from robustlab.core.files import write_json
+    from robustlab.export.latency import inference_speed_up
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)

@@ -6,10 +6,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from robustlab.closed_pipe import without_traceback
+from robustlab.core.closed_pipe import without_traceback
 from robustlab.commands import VERBS
 from robustlab.config.wording import did_you_mean
-from robustlab.invocation import command_words, shell_line
+from robustlab.core.invocation import command_words, shell_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustlab.errors import ConfigError, UserError
-from robustlab.invocation import hint
+from robustlab.core.errors import ConfigError, UserError
+from robustlab.core.invocation import hint
 from robustlab.report.collect import find_runs, group_runs
 from robustlab.report.plots import plot_curves
 
@@ -50,7 +50,7 @@ def _draw(args: argparse.Namespace, out: Path) -> None:
     if args.kind == "curves":
         plot_curves(args.folders, out, metric=args.metric)
         return
-    from robustlab.pruning.figures import EVENTS_FILE, accuracy_against_sparsity, live_units_figure, read_events
+    from robustlab.pruning.pruning_figures import EVENTS_FILE, accuracy_against_sparsity, live_units_figure, read_events
 
     runs, _ = find_runs(args.folders)
     if args.kind == "sparsity":

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from robustlab.commands.arguments import count
 from robustlab.config.compose import session
-from robustlab.errors import UserError
-from robustlab.invocation import hint
+from robustlab.core.errors import UserError
+from robustlab.core.invocation import hint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(os.getcwd())  # as train does: a `_target_` may name a module that lies here
     try:
         with session([args.config_dir] if args.config_dir else []) as hydra:
-            from robustlab.launch.command import submit_command
+            from robustlab.launch.submit_command import submit_command
 
             chosen = {"array_parallelism": args.at_most, "pack": args.pack}
             limits = [f"hydra.launcher.{key}={value}" for key, value in chosen.items() if value]

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustlab.errors import UserError
-from robustlab.invocation import hint
+from robustlab.core.errors import UserError
+from robustlab.core.invocation import hint
 from robustlab.tracking.wandb_sync import sync_all
 
 

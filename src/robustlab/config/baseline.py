@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 
 
 def has_baseline(cfg: DictConfig) -> bool:

@@ -12,17 +12,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, ValueNode
 from omegaconf.errors import OmegaConfBaseException
 
-from robustlab.config.contracts import contract_problem, misplaced
+from robustlab.config.static.contracts import contract_problem, misplaced
 from robustlab.config.kinds import MISSING, is_node
 from robustlab.config.layouts import flat, todays_key, todays_target
 from robustlab.config.rules import RULES
 from robustlab.config.schedules import filled
 from robustlab.config.schema import GIVEN, LABELS, Config
-from robustlab.config.signature import signature
-from robustlab.config.sources import NotThereError
-from robustlab.config.typehints import from_dataclass
+from robustlab.config.static.signature import signature
+from robustlab.config.static.sources import NotThereError
+from robustlab.config.static.typehints import from_dataclass
 from robustlab.config.wording import did_you_mean, show
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 
 
 def check(cfg: DictConfig) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from robustlab.config.default_experiment import with_default_experiment
 from robustlab.config.resolvers import register
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra

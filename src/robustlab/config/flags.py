@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from robustlab.config.wording import did_you_mean
-from robustlab.errors import ConfigError
-from robustlab.invocation import hint
+from robustlab.core.errors import ConfigError
+from robustlab.core.invocation import hint
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustlab.config.classes import own_attribute
+from robustlab.config.static.classes import own_attribute
 from robustlab.config.wording import did_you_mean, show
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robustlab.config.layouts import as_first_written
-from robustlab.invocation import hint
+from robustlab.core.invocation import hint
 
 NOT_IDENTITY = (
     "seed", "paths", "tracker", "hydra", "compare", "resume", "tags", "name", "optimized_metric", "setting",

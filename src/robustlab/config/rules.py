@@ -10,8 +10,8 @@ from typing import Any
 from robustlab.config.metric import metric_can_be_measured
 from robustlab.config.schedules import schedule_fits_run
 from robustlab.config.wording import did_you_mean
-from robustlab.errors import RunFolderError
-from robustlab.methods.checks import MEASURES, floor_problem, target_problem
+from robustlab.core.errors import RunFolderError
+from robustlab.core.checks import MEASURES, floor_problem, target_problem
 
 Rule = Callable[[Mapping[str, Any]], list[str]]
 """Takes the plain, resolved configuration, whose keys and types are already checked; returns messages."""

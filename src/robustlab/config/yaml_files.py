@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from robustlab.data.base import Split
+from robustlab.data.dataset import Split
 
 _IMAGES_AT_ONCE = 4096
 

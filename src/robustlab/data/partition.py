@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustlab import rng
-from robustlab.errors import ConfigError
+from robustlab.core import rng
+from robustlab.core.errors import ConfigError
 
 _SEED = 0  # a constant: every seed of a setting works on the same subset
 

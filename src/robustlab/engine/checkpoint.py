@@ -13,17 +13,9 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from robustlab import rng
-from robustlab.errors import ConfigError, RunFolderError
-from robustlab.files import (
-    free_bytes,
-    patiently,
-    remove_temporary,
-    rename,
-    size_in_words,
-    sync_folder,
-    write_whole,
-)
+from robustlab.core import rng
+from robustlab.core.errors import ConfigError, RunFolderError
+from robustlab.core.files import free_bytes, patiently, remove_temporary, rename, size_in_words, sync_folder, write_whole
 
 SCHEMA_VERSION = 2
 """Raised with every change of what a checkpoint holds: 2 came with the settings and the circumstances of the run."""

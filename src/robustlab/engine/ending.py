@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from robustlab.engine.lock import ENDING_FILE, Holder, last_holder
-from robustlab.engine.world import World
-from robustlab.errors import EXIT_PREEMPTED, RunFolderError, UserError
-from robustlab.files import write_json
-from robustlab.timestamps import timestamp
-from robustlab.tracking.console import warn
+from robustlab.core.world import World
+from robustlab.core.errors import EXIT_PREEMPTED, RunFolderError, UserError
+from robustlab.core.files import write_json
+from robustlab.core.timestamps import timestamp
+from robustlab.core.console import warn
 
 
 @dataclass(frozen=True)

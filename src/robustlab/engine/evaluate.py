@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustlab.data.loader import Loader
-from robustlab.data.module import Data
-from robustlab.engine.runtime import Runtime
-from robustlab.methods.base import Method
-from robustlab.metrics import groups
+from robustlab.data.serving.loader import Loader
+from robustlab.data.run_data import Data
+from robustlab.core.runtime import Runtime
+from robustlab.engine.method import Method
+from robustlab.metrics import group_accuracy as groups
 from robustlab.metrics.intervals import wilson_interval
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any
 
 from robustlab.config.occupant import EPOCHS
 from robustlab.engine.session import Session
-from robustlab.errors import ConfigError
-from robustlab.methods.base import Method
+from robustlab.core.errors import ConfigError
+from robustlab.engine.method import Method
 
 
 def refuse_extension(method: Method, identity: Mapping[str, Any], *, name: str, steps: int | None) -> None:

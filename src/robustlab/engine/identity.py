@@ -23,8 +23,8 @@ from robustlab.config.occupant import (
     with_epochs,
 )
 from robustlab.config.resolvers import identity, run_name
-from robustlab.engine.runtime import Runtime
-from robustlab.errors import ConfigError
+from robustlab.core.runtime import Runtime
+from robustlab.core.errors import ConfigError
 
 _OPTIMIZER = "optimizer._target_"
 _MUST_STAY = ("torch", "precision", "processes")

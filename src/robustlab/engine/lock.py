@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from robustlab.errors import ConfigError, RunFolderError
+from robustlab.core.errors import ConfigError, RunFolderError
 
 LOCK_FILE, OWNER_FILE = ".lock", ".owner"
 ENDING_FILE = "exit.json"

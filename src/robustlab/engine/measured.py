@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from robustlab.config.metric import not_measured
-from robustlab.data.module import Data
+from robustlab.data.run_data import Data
 from robustlab.engine.evaluate import TOP5_CLASSES
-from robustlab.errors import ConfigError
-from robustlab.methods.base import Method
+from robustlab.core.errors import ConfigError
+from robustlab.engine.method import Method
 
 
 def evaluated_names(method: Method, data: Data, *, by_class: bool) -> set[str]:

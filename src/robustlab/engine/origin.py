@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 from robustlab.engine.checkpoint import Checkpoints, seed_global_streams
 from robustlab.engine.extension import reopen
 from robustlab.engine.identity import check_resumable, has_changed, history, is_extended, run_identity
-from robustlab.engine.runtime import Runtime
+from robustlab.core.runtime import Runtime
 from robustlab.engine.session import Session, restore
-from robustlab.files import remove_temporary
-from robustlab.tracking.console import say
+from robustlab.core.files import remove_temporary
+from robustlab.core.console import say
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 from robustlab.config.check import refuse
 from robustlab.config.layouts import flat_in_todays_words
 from robustlab.config.occupant import of_resolved, plain
-from robustlab.data.base import DataSource
-from robustlab.data.module import Data
-from robustlab.engine.build import build
+from robustlab.data.dataset import DataSource
+from robustlab.data.run_data import Data
+from robustlab.config.build import build
 from robustlab.engine.build_data import build_data
 from robustlab.engine.build_method import build_method, check_provided, make_method
 from robustlab.engine.read_data import read_data
-from robustlab.engine.runtime import Runtime, wants_channels_last
-from robustlab.engine.world import World
-from robustlab.errors import ConfigError, UserError
-from robustlab.tracking.console import quiet
+from robustlab.core.runtime import Runtime, wants_channels_last
+from robustlab.core.world import World
+from robustlab.core.errors import ConfigError, UserError
+from robustlab.core.console import quiet
 
 _LOG = logging.getLogger(__name__)
 

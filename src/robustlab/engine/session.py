@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from robustlab.data.module import Data
+from robustlab.data.run_data import Data
 from robustlab.engine.checkpoint import Checkpoints, rng_state, set_rng_state
 from robustlab.engine.meter import Meter
-from robustlab.engine.runtime import Runtime
+from robustlab.core.runtime import Runtime
 from robustlab.engine.selection import Selection
-from robustlab.engine.signals import StopFlag
+from robustlab.core.signals import StopFlag
 from robustlab.engine.trainer_settings import LoopSettings
-from robustlab.errors import ConfigError, NumericalError
-from robustlab.methods.base import Method
-from robustlab.tracking.base import Trackers
+from robustlab.core.errors import ConfigError, NumericalError
+from robustlab.engine.method import Method
+from robustlab.tracking.trackers import Trackers
 from robustlab.tracking.progress import Progress
 
 

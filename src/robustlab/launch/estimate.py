@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustlab.config.points import Point
+from robustlab.sweeps.points import Point
 
 
 @dataclass(frozen=True)

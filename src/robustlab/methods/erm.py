@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustlab import rng
-from robustlab.data.augment import mixup
-from robustlab.data.base import Batch
-from robustlab.methods.base import Position, settings
-from robustlab.methods.checks import at_least, within
-from robustlab.methods.memorisation import DiagnosticsSettings
-from robustlab.methods.ranks import own_rows, whole
-from robustlab.methods.single import SingleNetwork
+from robustlab.core import rng
+from robustlab.data.transforms.augment import mixup
+from robustlab.data.dataset import Batch
+from robustlab.engine.method import Position, settings
+from robustlab.core.checks import at_least, within
+from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.shared_batch import own_rows, whole
+from robustlab.methods.single_network import SingleNetwork
 
 
 class ERM(SingleNetwork):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from robustlab.pruning.units import FEATURES, Reader, Units, UnitSet
+from robustlab.models.units import FEATURES, Reader, Units, UnitSet
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.external_resnet import make_prunable
 from robustlab.models.heads import TwoHeads
 from robustlab.models.weights import HEADS, load_weights, read_weights

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robustlab.models.layers import conv1x1
 from robustlab.models.skip import Selector
-from robustlab.pruning.units import FEATURES, Reader, Skip, Units, UnitSet
+from robustlab.models.units import FEATURES, Reader, Skip, Units, UnitSet
 
 HOMES = ("torchvision.models.resnet", "timm.models.resnet")
 """Modules of the libraries that define the networks; named, as importing either takes a second."""

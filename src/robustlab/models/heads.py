@@ -6,11 +6,11 @@ from math import prod
 
 from torch import Tensor, nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.external_resnet import resnet_units
 from robustlab.models.maps import feature_maps
 from robustlab.models.transformer import mlp_units
-from robustlab.pruning.units import Units
+from robustlab.models.units import Units
 
 
 class TwoHeads(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 
 POOLING = "avgpool"
 """Name of the pooling layer in torchvision's convolutional networks; what comes before it runs in order."""

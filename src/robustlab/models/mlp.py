@@ -7,12 +7,12 @@ from math import prod
 
 from torch import nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.chain import chain_units
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import choose
 from robustlab.models.weights import started_from
-from robustlab.pruning.units import Units
+from robustlab.models.units import Units
 
 
 class MLPTrunk(nn.Sequential):

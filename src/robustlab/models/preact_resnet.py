@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import choose, conv1x1, conv3x3
 from robustlab.models.skip import Selector
 from robustlab.models.weights import started_from
-from robustlab.pruning.units import FEATURES, Reader, Skip, Units, UnitSet
+from robustlab.models.units import FEATURES, Reader, Skip, Units, UnitSet
 
 SHORTCUTS = ("activated", "raw")
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustlab.models.layers import conv1x1
 from robustlab.models.skip import Selector
-from robustlab.pruning.units import FEATURES, Reader, Skip, Units, UnitSet
+from robustlab.models.units import FEATURES, Reader, Skip, Units, UnitSet
 
 
 class ResidualBlock(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import conv3x3
 from robustlab.models.residual import ResidualBlock, ResNetTrunk

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.chain import chain_units
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import choose, conv3x3
 from robustlab.models.weights import started_from
-from robustlab.pruning.units import Units
+from robustlab.models.units import Units
 
 NORMS = ("batch", "group", "none")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from robustlab.pruning.units import Reader, Units, UnitSet
+from robustlab.models.units import Reader, Units, UnitSet
 
 
 def mlp_units(trunk: nn.Module) -> Units:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -34,7 +34,7 @@ def read_weights(path: str | Path, *, key: str = "model.weights") -> dict[str, T
     if (file / EXPORTED).is_file():
         file = file / EXPORTED
     elif (file / "checkpoints").is_dir():
-        from robustlab.pruning.export import trained_network
+        from robustlab.export.run_export import trained_network
 
         return trained_network(file, "last", None)[1]
     if not file.is_file():

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import NumericalError
+from robustlab.core.errors import NumericalError
 from robustlab.pruning.scores import evaluating
-from robustlab.pruning.units import Units
+from robustlab.models.units import Units
 
 FEW = 8
 """Images that are enough to find out whether the network depends on them at all."""

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robustlab.errors import ConfigError
-from robustlab.invocation import extra_hint
+from robustlab.core.errors import ConfigError
+from robustlab.core.invocation import extra_hint
 from robustlab.pruning.scores import Scores, evaluating
-from robustlab.pruning.units import Units, UnitSet
+from robustlab.models.units import Units, UnitSet
 
 NORMALIZERS = ("max", "mean")
 

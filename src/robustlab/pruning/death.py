@@ -11,10 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from robustlab.engine.runtime import Runtime
-from robustlab.errors import ConfigError
-from robustlab.methods.checks import at_least
-from robustlab.pruning.units import Units, UnitSet
+from robustlab.core.runtime import Runtime
+from robustlab.core.errors import ConfigError
+from robustlab.core.checks import at_least
+from robustlab.models.units import Units, UnitSet
 
 MODES = ("auto", "exact", "eps", "sum", "saturated_const")
 

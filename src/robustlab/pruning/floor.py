@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from robustlab.pruning.units import Units
+from robustlab.models.units import Units
 
 
 class Floor:

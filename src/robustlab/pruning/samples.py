@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from robustlab import rng
-from robustlab.data.views import TEST_VIEW
+from robustlab.core import rng
+from robustlab.data.serving.served_views import TEST_VIEW
 
 if TYPE_CHECKING:
-    from robustlab.methods.base import Context
+    from robustlab.engine.method import Context
 
 
 class Samples:

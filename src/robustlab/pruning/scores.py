@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robustlab import rng
-from robustlab.data.base import Batch
-from robustlab.errors import ConfigError
-from robustlab.pruning.units import Units
+from robustlab.core import rng
+from robustlab.data.dataset import Batch
+from robustlab.core.errors import ConfigError
+from robustlab.models.units import Units
 
 Scores = dict[str, Tensor]
 """float [current width] by name of the unit set; the lowest are removed first."""

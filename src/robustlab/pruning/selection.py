@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from robustlab.errors import ConfigError, NumericalError
+from robustlab.core.errors import ConfigError, NumericalError
 
 SCOPES = ("global", "per_layer")
 

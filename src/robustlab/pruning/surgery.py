@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robustlab.errors import ConfigError
+from robustlab.core.errors import ConfigError
 from robustlab.models.heads import TwoHeads
 from robustlab.models.skip import Selector
-from robustlab.pruning.checks import check_settings, check_state, check_units
+from robustlab.pruning.cuttable import check_settings, check_state, check_units
 from robustlab.pruning.slicing import Cuts, cut_module, expanded
-from robustlab.pruning.units import Units
+from robustlab.models.units import Units
 
 WRITTEN = ("weight", "bias", "running_mean", "running_var")
 

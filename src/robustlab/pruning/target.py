@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustlab.errors import ConfigError
-from robustlab.methods.checks import MEASURES, target_problem, within
+from robustlab.core.errors import ConfigError
+from robustlab.core.checks import MEASURES, target_problem, within
 from robustlab.pruning.cost import Cost
 from robustlab.pruning.selection import Ranking, Saved, check_reachable, removed_at, width_left
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.config.occupant import HISTORY
-from robustlab.errors import ConfigError
-from robustlab.report.groups import group_notes
-from robustlab.report.settings import flat_settings, in_words, read_config, varying
+from robustlab.core.errors import ConfigError
+from robustlab.report.group_notes import group_notes
+from robustlab.report.run_settings import flat_settings, in_words, read_config, varying
 from robustlab.report.statistics import Estimate, estimate
 from robustlab.tracking.jsonl import decode_number
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from robustlab.report.collect import Column, Report
-from robustlab.report.groups import group_notes
+from robustlab.report.group_notes import group_notes
 from robustlab.report.statistics import estimate
 
 METRICS = {

@@ -15,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from robustlab.config.occupant import describe_history
-from robustlab.invocation import hint, program_hint
-from robustlab.tracking.console import duration, make_console, percent
-from robustlab.tracking.groups import group_rows, measured_splits, worst_group
+from robustlab.core.invocation import hint, program_hint
+from robustlab.core.console import duration, make_console, percent
+from robustlab.tracking.group_summary import group_rows, measured_splits, worst_group
 from robustlab.tracking.jsonl import decode_number
-from robustlab.tracking.names import METHOD_NAMES, RULE_NAMES, is_oracle
+from robustlab.tracking.rule_names import METHOD_NAMES, RULE_NAMES, is_oracle
 
 _OF_ONE_RUN = re.compile(r"\+{0,2}(seed|resume|paths\.run_dir)=")
 """Overrides that are meant for the run at hand: other seeds are other runs, in folders of their own."""

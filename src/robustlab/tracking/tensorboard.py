@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robustlab.errors import ConfigError
-from robustlab.invocation import extra_hint
+from robustlab.core.errors import ConfigError
+from robustlab.core.invocation import extra_hint
 
 
 class TensorBoard:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustlab.errors import EXIT_PREEMPTED
+from robustlab.core.errors import EXIT_PREEMPTED
 from robustlab.tracking.wandb_login import base_url
 from robustlab.tracking.wandb_rows import Merger
 from robustlab.tracking.wandb_run import segment_of

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robustlab.config.stop_signals import hold_back
+from robustlab.core.stop_signals import hold_back
 from robustlab.tracking.wandb import later
 from robustlab.tracking.wandb_delivery import Delivery, Wishes
 from robustlab.tracking.wandb_login import base_url

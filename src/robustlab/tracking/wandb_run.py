@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from robustlab.invocation import program_hint
+from robustlab.core.invocation import program_hint
 from robustlab.tracking.wandb_login import base_url, has_key, unreachable
 
 Notify = Callable[[Mapping[str, str]], None]

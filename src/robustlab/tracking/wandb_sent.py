@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustlab.files import write_json
+from robustlab.core.files import write_json
 
 UPLOAD_LOG = Path("logs") / "debug-internal.log"
 

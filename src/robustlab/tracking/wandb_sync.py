@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 
 from robustlab.config.layouts import in_todays_words
 from robustlab.config.occupant import read_occupant
-from robustlab.engine.folder import read_results
-from robustlab.errors import EXIT_PREEMPTED, ConfigError, UnavailableError, UserError
+from robustlab.engine.run_folder import read_results
+from robustlab.core.errors import EXIT_PREEMPTED, ConfigError, UnavailableError, UserError
 from robustlab.tracking import wandb_feed
-from robustlab.tracking.base import METRICS_FILE, selection_summary
+from robustlab.tracking.trackers import METRICS_FILE, selection_summary
 from robustlab.tracking.wandb import feed_settings, run_id_of
 from robustlab.tracking.wandb_delivery import Delivery
 from robustlab.tracking.wandb_login import base_url, has_key, unreachable

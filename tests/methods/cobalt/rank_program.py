@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from robustlab.engine.runtime import Runtime
-from robustlab.methods.cobalt import losses
-from robustlab.methods.cobalt.dictionary import Dictionary, update_centre
-from robustlab.methods.cobalt.discovery_settings import DictionarySettings
+from robustlab.core.runtime import Runtime
+from robustlab.methods.groups.cobalt import discovery_losses as losses
+from robustlab.methods.groups.cobalt.dictionary import Dictionary, update_centre
+from robustlab.methods.groups.cobalt.discovery_settings import DictionarySettings
 from tests.methods.cobalt.toy import CPU, make_data, make_discovery, train
 from tests.ranks import joined
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from robustlab.methods.cobalt import diagnostics
+from robustlab.methods.groups.cobalt import concept_statistics as diagnostics
 
 TABLE = torch.tensor([[0, 1], [0, 0], [2, -1], [-1, 1]], dtype=torch.int16)
 LABELS = torch.tensor([0, 0, 1, 1])

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustlab.errors import ConfigError
-from robustlab.methods.cobalt.dictionary import Dictionary, perplexity, update_centre
-from robustlab.methods.cobalt.discovery_settings import DictionarySettings
+from robustlab.core.errors import ConfigError
+from robustlab.methods.groups.cobalt.dictionary import Dictionary, perplexity, update_centre
+from robustlab.methods.groups.cobalt.discovery_settings import DictionarySettings
 from tests.methods.cobalt.toy import CPU
 
 

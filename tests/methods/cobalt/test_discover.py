@@ -7,18 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from robustlab.methods.cobalt.discover import Discovery
-from robustlab.methods.cobalt.discovery_settings import (
-    DictionarySettings,
-    DiscoverySettings,
-    PerfSettings,
-    SlotSettings,
-    TeacherSettings,
-    ViewSettings,
-    WeightSettings,
-)
-from robustlab.methods.cobalt.network import Student
-from robustlab.methods.cobalt.views import View
+from robustlab.methods.groups.cobalt.discover import Discovery
+from robustlab.methods.groups.cobalt.discovery_settings import DictionarySettings, DiscoverySettings, PerfSettings, SlotSettings, TeacherSettings, ViewSettings, WeightSettings
+from robustlab.methods.groups.cobalt.slot_network import Student
+from robustlab.methods.groups.cobalt.two_views import View
 from robustlab.models.small_cnn import small_cnn
 from tests.methods.cobalt.toy import CPU, Stripes, make_data, make_discovery, make_settings, train
 from tests.methods.harness import assert_equal

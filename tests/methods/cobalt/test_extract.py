@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from robustlab.engine.checkpoint import SCHEMA_VERSION
-from robustlab.errors import ConfigError
-from robustlab.methods.cobalt import artifact
-from robustlab.methods.cobalt.discovery_settings import ExtractSettings
+from robustlab.core.errors import ConfigError
+from robustlab.methods.groups.cobalt import artifact
+from robustlab.methods.groups.cobalt.discovery_settings import ExtractSettings
 from tests.methods.cobalt.toy import Stripes, make_data, make_discovery, make_settings, train
 
 

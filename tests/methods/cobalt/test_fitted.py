@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from robustlab.methods.cobalt.diagnostics import label_variation, presence, rare_group_shares
-from robustlab.methods.cobalt.sampler import probabilities
-from robustlab.methods.cobalt.sampler_report import SamplerReport
-from robustlab.methods.cobalt.settings import SamplerSettings
+from robustlab.methods.groups.cobalt.concept_statistics import label_variation, presence, rare_group_shares
+from robustlab.methods.groups.cobalt.sampler import probabilities
+from robustlab.methods.groups.cobalt.sampler_report import SamplerReport
+from robustlab.methods.groups.cobalt.sampler_settings import SamplerSettings
 
 GROUPS = {(0, 0): 3800, (0, 1): 200, (1, 0): 200, (1, 1): 3800}
 """Images of (label, attribute): they agree in 95 %."""

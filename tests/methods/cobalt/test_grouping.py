@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustlab.methods.cobalt import grouping
+from robustlab.methods.groups.cobalt import grouping
 
 sizes = st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(1, 6), st.integers(1, 5), st.integers(1, 5))
 temperatures = st.floats(0.01, 10)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustlab.methods.cobalt import losses
+from robustlab.methods.groups.cobalt import discovery_losses as losses
 from tests.methods.cobalt.toy import CPU
 
 

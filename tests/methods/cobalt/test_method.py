@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from robustlab.data.module import Data
-from robustlab.errors import ConfigError
-from robustlab.methods.base import Position
-from robustlab.methods.cobalt.artifact import load
-from robustlab.methods.cobalt.method import FILE, CoBalT
-from robustlab.methods.cobalt.outcome import oracle
+from robustlab.data.run_data import Data
+from robustlab.core.errors import ConfigError
+from robustlab.engine.method import Position
+from robustlab.methods.groups.cobalt.artifact import load
+from robustlab.methods.groups.cobalt.cobalt import FILE, CoBalT
+from robustlab.methods.groups.cobalt.outcome import oracle
 from robustlab.methods.erm import ERM
 from robustlab.models.small_cnn import small_cnn
 from tests.methods.cobalt.toy import Stripes, make_data

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustlab.errors import ConfigError
-from robustlab.methods.cobalt.discovery_settings import SlotSettings, TeacherSettings
-from robustlab.methods.cobalt.network import make_student, make_teacher, momentum_at, update_teacher
+from robustlab.core.errors import ConfigError
+from robustlab.methods.groups.cobalt.discovery_settings import SlotSettings, TeacherSettings
+from robustlab.methods.groups.cobalt.slot_network import make_student, make_teacher, momentum_at, update_teacher
 from robustlab.models.mlp import mlp
 from robustlab.models.small_cnn import small_cnn
 

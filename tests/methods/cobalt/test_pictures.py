@@ -6,9 +6,9 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from robustlab.data.base import TaskSpec
-from robustlab.methods.cobalt import canvas, charts, pictures
-from robustlab.methods.cobalt.extract import Assignment
+from robustlab.data.dataset import TaskSpec
+from robustlab.methods.groups.cobalt import canvas, charts, pictures
+from robustlab.methods.groups.cobalt.extraction import Assignment
 from tests.methods.cobalt.toy import make_data, make_discovery, train
 
 TASK = TaskSpec(2, (3, 16, 16), (0.5,) * 3, (0.25,) * 3, ("left", "right"), ("vertical", "horizontal"))

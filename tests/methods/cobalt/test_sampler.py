@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
-from robustlab.errors import ConfigError
-from robustlab.methods.cobalt.sampler import capped, probabilities
-from robustlab.methods.cobalt.sampler_report import SamplerReport
-from robustlab.methods.cobalt.settings import SamplerSettings
+from robustlab.core.errors import ConfigError
+from robustlab.methods.groups.cobalt.sampler import capped, probabilities
+from robustlab.methods.groups.cobalt.sampler_report import SamplerReport
+from robustlab.methods.groups.cobalt.sampler_settings import SamplerSettings
 
 
 def sample(concepts: list[list[int]], labels: list[int], *, eta: float = 0.0, **options) -> SamplerReport:

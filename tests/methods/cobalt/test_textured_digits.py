@@ -3,18 +3,13 @@
 import pytest
 import torch
 
-from robustlab import rng
-from robustlab.data.module import Data
-from robustlab.data.textured_digits import TexturedDigits
+from robustlab.core import rng
+from robustlab.data.run_data import Data
+from robustlab.data.sources.textured_digits import TexturedDigits
 from robustlab.engine.learner import Learner
-from robustlab.methods.cobalt.diagnostics import attribute_contrast, counts_by
-from robustlab.methods.cobalt.discover import Discovery
-from robustlab.methods.cobalt.discovery_settings import (
-    DictionarySettings,
-    DiscoverySettings,
-    SlotSettings,
-    ViewSettings,
-)
+from robustlab.methods.groups.cobalt.concept_statistics import attribute_contrast, counts_by
+from robustlab.methods.groups.cobalt.discover import Discovery
+from robustlab.methods.groups.cobalt.discovery_settings import DictionarySettings, DiscoverySettings, SlotSettings, ViewSettings
 from robustlab.models.small_cnn import small_cnn
 from tests.methods.cobalt.toy import CPU
 

@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustlab import rng
-from robustlab.data.augment import normalize
-from robustlab.data.base import TaskSpec
-from robustlab.errors import ConfigError
-from robustlab.methods.cobalt import views
-from robustlab.methods.cobalt.discovery_settings import ViewSettings
+from robustlab.core import rng
+from robustlab.data.transforms.augment import normalize
+from robustlab.data.dataset import TaskSpec
+from robustlab.core.errors import ConfigError
+from robustlab.methods.groups.cobalt import two_views as views
+from robustlab.methods.groups.cobalt.discovery_settings import ViewSettings
 
 TASK = TaskSpec(2, (3, 24, 24), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 PLAIN = {"flip": 0.0, "jitter": (0, 0, 0, 0), "grey": 0.0}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from robustlab.methods.crosssplit import CrossSplit
+from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
 
 NUMBERS: dict[str, Any] = {
     "warmup": {"epochs": 1, "data": "own_half"},

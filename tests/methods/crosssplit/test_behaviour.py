@@ -2,8 +2,8 @@
 
 import pytest
 
-from robustlab.methods.base import Method
-from robustlab.methods.crosssplit import CrossSplit
+from robustlab.engine.method import Method
+from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
 from robustlab.methods.erm import ERM
 from tests.methods.harness import Options, accuracy, make_context, make_data, run
 

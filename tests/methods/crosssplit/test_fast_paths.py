@@ -5,9 +5,9 @@ from copy import deepcopy
 import pytest
 import torch
 
-from robustlab.methods.base import Position
-from robustlab.methods.crosssplit import CrossSplit
-from robustlab.methods.crosssplit.peer import probabilities
+from robustlab.engine.method import Position
+from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
+from robustlab.methods.label_noise.crosssplit.peer import probabilities
 from tests.methods.crosssplit.paper import at_paper_scale
 from tests.methods.harness import RUNTIME, assert_equal, make_context, make_data, restore, run, snapshot
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustlab.methods.crosssplit import losses
-from robustlab.methods.crosssplit.schedule import gamma_at, ramp
+from robustlab.methods.label_noise.crosssplit import objective as losses
+from robustlab.methods.label_noise.crosssplit.timeline import gamma_at, ramp
 
 
 def test_squared_error_of_a_uniform_prediction():

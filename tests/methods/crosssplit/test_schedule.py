@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from robustlab.errors import ConfigError
-from robustlab.methods.crosssplit import CrossSplit
-from robustlab.methods.crosssplit.schedule import Schedule, warmup_data
+from robustlab.core.errors import ConfigError
+from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
+from robustlab.methods.label_noise.crosssplit.timeline import Schedule, warmup_data
 from tests.methods.crosssplit.paper import at_paper_scale
 from tests.methods.harness import make_context, make_data, run
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robustlab.methods.crosssplit.record import stall
+from robustlab.methods.label_noise.crosssplit.label_record import stall
 
 FINAL = {
     "test/accuracy": 0.655,

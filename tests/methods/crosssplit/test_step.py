@@ -7,15 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustlab import rng
-from robustlab.data.augment import mixup
-from robustlab.data.module import Data
-from robustlab.data.noise import FixedLabels, PairFlip, Symmetric
-from robustlab.errors import ConfigError
-from robustlab.methods.base import Position
-from robustlab.methods.crosssplit import CrossSplit, losses
-from robustlab.methods.crosssplit.peer import measure_extrema
-from robustlab.methods.crosssplit.targets import ClassExtrema, correct, jensen_shannon
+from robustlab.core import rng
+from robustlab.data.transforms.augment import mixup
+from robustlab.data.run_data import Data
+from robustlab.data.noise.transitions import FixedLabels, PairFlip, Symmetric
+from robustlab.core.errors import ConfigError
+from robustlab.engine.method import Position
+from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
+from robustlab.methods.label_noise.crosssplit import objective as losses
+from robustlab.methods.label_noise.crosssplit.peer import measure_extrema
+from robustlab.methods.label_noise.crosssplit.targets import ClassExtrema, correct, jensen_shannon
 from tests.methods.crosssplit.paper import at_paper_scale
 from tests.methods.harness import (
     RUNTIME,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 
-from robustlab.methods.crosssplit import targets
-from robustlab.methods.crosssplit.targets import ClassExtrema
+from robustlab.methods.label_noise.crosssplit import targets
+from robustlab.methods.label_noise.crosssplit.targets import ClassExtrema
 
 JSD = {
     0.0: 0.693147,

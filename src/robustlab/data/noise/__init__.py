@@ -1,0 +1,1 @@
+"""Models of label noise, and the labels that a training split is trained on."""

@@ -1,0 +1,79 @@
+"""The labels that a training split is trained on: clean ones, or what a noise model makes of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from robustlab.core import rng
+from robustlab.data.noise import label_files
+from robustlab.data.dataset import Split, TaskSpec
+from robustlab.data.noise.noise_model import NoiseModel
+from robustlab.core.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class AssignedLabels:
+    """int64 [N] on the CPU: `assigned`, and `clean` where the true labels are known. noise: what made the former."""
+
+    assigned: Tensor
+    clean: Tensor | None
+    noise: NoiseModel | None
+    noise_name: str
+    noise_seed: int
+
+    @cached_property
+    def is_noisy(self) -> Tensor | None:
+        """bool [N]: assigned != clean; None where clean labels are not known."""
+        return None if self.clean is None else self.assigned != self.clean
+
+    def true_rate(self, indices: Tensor) -> float | None:
+        """Return the share of wrong labels among some samples; None where clean labels are not known."""
+        return None if self.is_noisy is None else self.is_noisy[indices].double().mean().item()
+
+    def record(self, indices: Tensor) -> dict[str, Any]:
+        """Return name, model, rates, whether it is asymmetric, number of wrong labels, seed, hashes of the labels.
+
+        Rate and count are those of the samples at `indices`, the hashes those of the whole split.
+        """
+        return {
+            "name": self.noise_name,
+            "model": None if self.noise is None else repr(self.noise),
+            "rate": None if self.noise is None or math.isnan(self.noise.rate) else self.noise.rate,
+            "asymmetric": False if self.noise is None else self.noise.asymmetric,
+            "true_rate": self.true_rate(indices),
+            "num_wrong": None if self.is_noisy is None else int(self.is_noisy[indices].sum()),
+            "seed": self.noise_seed,
+            "hash": label_files.label_hash(self.assigned),
+            "clean_hash": None if self.clean is None else label_files.label_hash(self.clean),
+        }
+
+
+def assign(
+    noise: NoiseModel | None, split: Split, given: Tensor, *, clean: bool, task: TaskSpec, name: str, seed: int
+) -> AssignedLabels:
+    """Return the labels to train on. given: int64 [N], the split's own labels; clean: whether they are the true ones.
+
+    Raises ConfigError where noise cannot be told from wrong labels, DataError for a file of labels that does not fit.
+    """
+    known = given if clean else None
+    if noise is None:
+        return AssignedLabels(given.clone(), known, noise, name, seed)
+    if noise.needs_clean_labels and not clean:
+        raise ConfigError(
+            f"noise={name} is defined on clean labels, but this data set's own labels are known to be partly wrong; "
+            "use noise=none"
+        )
+    noise.check(task)
+    generator = rng.numpy_generator(rng.fold(seed, "noise", type(noise).__name__))
+    assigned = noise.apply(given, num_classes=task.num_classes, generator=generator, images=split.images)
+    if len(assigned) != len(given) or bool(((assigned < 0) | (assigned >= task.num_classes)).any()):
+        raise DataError(
+            f"noise={name} gave {len(assigned)} labels for {len(given)} samples, or labels outside "
+            f"0..{task.num_classes - 1}; mend the label file"
+        )
+    return AssignedLabels(assigned, known, noise, name, seed)

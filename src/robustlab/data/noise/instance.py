@@ -1,0 +1,89 @@
+"""Instance-dependent label noise: which wrong class an image is taken for depends on its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustlab.data.dataset import LazyImages
+from robustlab.data.noise.noise_model import NoiseModel, check_rate
+from robustlab.core.errors import ConfigError
+
+_ROWS = 512  # images turned into float64 at once
+
+
+class InstanceDependent(NoiseModel):
+    """The part-dependent recipe of Xia et al. (NeurIPS 2020).
+
+    Sample i flips with probability f_i ~ Normal(rate, std^2) truncated to [0, 1], to class c with a probability
+    proportional to exp((x_i W_y)_c), where y is its clean class, x_i its pixels in [0, 1] and W_y a standard normal
+    matrix [C * H * W, num_classes]; with images of usual size nearly all of that probability lies on one class.
+    shared_w: one matrix for all classes, the variant that circulates with the CIFAR-N code.
+    """
+
+    asymmetric = False
+
+    def __init__(self, *, rate: float, std: float = 0.1, shared_w: bool = False) -> None:
+        """See the class."""
+        if not 0.0 < std <= 1.0:
+            raise ConfigError(f"noise.model.std={std} lies outside (0, 1]")
+        self.rate, self.std, self.shared_w = check_rate(rate), float(std), shared_w
+
+    def apply(
+        self, clean: Tensor, *, num_classes: int, generator: np.random.Generator, images: Tensor | LazyImages | None
+    ) -> Tensor:
+        """Return the assigned labels, int64 [N]. Raises ConfigError where images are missing or of several sizes."""
+        if images is None:
+            raise ConfigError("noise=instance looks at the images, but there are none")
+        assigned = clean.clone()
+        if self.rate == 0 or not len(clean):
+            return assigned
+        flip_rate = torch.from_numpy(self._flip_rates(generator, len(clean)))
+        draw = torch.from_numpy(generator.random(len(clean)))
+        size = _image(images, 0).numel()
+        projection = self._projection(generator, size, num_classes)
+        for label in range(num_classes):
+            if label > 0 and not self.shared_w:
+                projection = self._projection(generator, size, num_classes)
+            members = torch.nonzero(clean == label).flatten()
+            for rows, pixels in _pixels(images, members):
+                logits = pixels @ projection
+                logits[:, label] = -torch.inf
+                probability = flip_rate[rows, None] * logits.softmax(dim=1)
+                probability[:, label] = 1.0 - flip_rate[rows]
+                cumulative = probability.cumsum(dim=1)
+                drawn = torch.searchsorted(cumulative, draw[rows, None] * cumulative[:, -1:], right=True)
+                assigned[rows] = drawn.flatten().clamp_(max=num_classes - 1)
+        return assigned
+
+    def _flip_rates(self, generator: np.random.Generator, count: int) -> np.ndarray:
+        """Return `count` draws of the truncated normal, by drawing again what falls outside."""
+        rates = generator.normal(self.rate, self.std, count)
+        while (outside := (rates < 0) | (rates > 1)).any():
+            rates[outside] = generator.normal(self.rate, self.std, int(outside.sum()))
+        return rates
+
+    @staticmethod
+    def _projection(generator: np.random.Generator, size: int, num_classes: int) -> Tensor:
+        # float64 throughout: the threads of a matrix product change its last bits, which must not change a label
+        return torch.from_numpy(generator.standard_normal((size, num_classes)))
+
+
+def _image(images: Tensor | LazyImages, index: int) -> Tensor:
+    return images[index] if isinstance(images, Tensor) else images.decode(index)
+
+
+def _pixels(images: Tensor | LazyImages, members: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield rows int64 [b] and their pixels float64 [b, C * H * W] in [0, 1]."""
+    for rows in members.split(_ROWS):
+        if isinstance(images, Tensor):
+            batch = images[rows].cpu()
+        else:
+            decoded = [images.decode(row) for row in rows.tolist()]
+            if len({image.shape for image in decoded}) > 1:
+                raise ConfigError("noise=instance needs images of one size; this data set's differ")
+            batch = torch.stack(decoded)
+        yield rows, batch.flatten(1).to(torch.float64) / 255

@@ -1,0 +1,1 @@
+"""From the samples of a split to the batches of a step."""

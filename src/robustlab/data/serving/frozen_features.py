@@ -1,0 +1,97 @@
+"""Features of a frozen network in the place of images: computed once for each split, then read from a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustlab.data.dataset import Split
+from robustlab.data.storage.cache import cached_array
+from robustlab.data.serving.feed import Chunk, Feed, View
+from robustlab.data.fingerprint import fingerprint
+from robustlab.data.serving.loader import Loader
+from robustlab.data.serving.order import Order
+from robustlab.core.errors import ConfigError
+from robustlab.models.heads import TwoHeads
+from robustlab.core.console import say
+
+_CHUNK = 8  # batches served together
+
+
+class FeatureFeed:
+    """Features that lie on the device, float32 [N, F], served as images of one place: [B, F, 1, 1] in every view."""
+
+    def __init__(self, features: Tensor) -> None:
+        """features: float32 [N, F]."""
+        self._features, self.device = features, features.device
+
+    def chunk_batches(self, rows: int) -> int:
+        """Return how many batches to look up together."""
+        return _CHUNK
+
+    def serve(self, plan: Iterable[Chunk], views: Sequence[View]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+        """Yield index and views per batch; all views are the same, as nothing is augmented."""
+        for chunk in plan:
+            index = chunk.index.to(self.device, non_blocking=True)
+            features = self._features.index_select(0, index)[:, :, None, None]
+            pieces = zip(index.split(chunk.sizes), features.split(chunk.sizes), strict=True)
+            for rows, batch in list(pieces)[chunk.skip :]:
+                yield rows, (batch,) * len(views)
+
+
+class FrozenFeatures:
+    """What a frozen network computes for the images of a data set, in their "test" view, before its classifier.
+
+    The features of a split are kept in a file below `<cache_dir>/features`, whose name says which network (its
+    settings and the hash of its weights) has seen which images (the fingerprint of the split, without labels) in which
+    view: all methods, seeds, labels and samplers share it. They are computed in float32, whatever trainer.precision.
+    """
+
+    def __init__(
+        self, network: nn.Module, *, name: str, settings: Any, cache_dir: str | Path, batch_size: int = 256
+    ) -> None:
+        """network: a `TwoHeads` on its device, whose heads play no part. name: of the files, for people.
+
+        settings: all that tells networks of the same weights and images of the same names apart; its repr counts.
+        Raises `ConfigError` for a network that has no pooled features.
+        """
+        if not isinstance(network, TwoHeads):
+            raise ConfigError(f"features=frozen needs the pooled features of the network, and model={name} has none")
+        self._network = network.eval().requires_grad_(False)
+        self._name, self._folder, self._batch_size = name, Path(cache_dir).expanduser() / "features", batch_size
+        digest = hashlib.sha256(repr((settings, batch_size)).encode())
+        for key, value in network.trunk.state_dict().items():
+            digest.update(key.encode() + value.cpu().contiguous().view(-1).numpy().tobytes())
+        self._identity = digest.hexdigest()
+
+    @property
+    def dim(self) -> int:
+        """F, the width of the features."""
+        return self._network.feature_dim
+
+    def feed(self, name: str, split: Split, images: Callable[[], Feed], *, view: View, device: torch.device) -> Feed:
+        """Return the feed of a split's features on `device`; `images` makes that of its images, where they are needed.
+
+        Raises ConfigError where the file cannot be written, and what the images raise.
+        """
+        unlabelled = fingerprint(replace(split, labels=torch.zeros_like(split.labels)))
+        key = hashlib.sha256(f"{self._identity} {unlabelled}".encode()).hexdigest()[:16]
+        path = self._folder / f"{self._name}-{name}-{key}.npy"
+        shape = (len(split.labels), self.dim)
+        features = cached_array(path, shape, "float32", lambda: self._blocks(images(), len(split.labels), view, path))
+        return FeatureFeed(torch.from_numpy(features).to(device))
+
+    def _blocks(self, feed: Feed, count: int, view: View, path: Path) -> Iterator[np.ndarray]:
+        """Yield float32 [b, F] of all images, in order."""
+        say(f"computing the features of {count:,} images by {self._name}, once, into {path}", once=True)
+        order = Order(count, self._batch_size, 0, "features", shuffle=False)
+        for batch in Loader(feed, torch.arange(count), order=order, views=[view], labels=None).epoch(0):
+            with torch.inference_mode():
+                yield self._network.features(batch.images).float().cpu().numpy()

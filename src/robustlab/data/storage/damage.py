@@ -1,0 +1,49 @@
+"""Which images of a data set do not decode: found once, and kept in the cache folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from robustlab.data.storage.cache import exclusive, publish
+from robustlab.data.storage.encoded_images import EncodedImages, decode_image, listing
+from robustlab.core.errors import DataError
+
+
+def damaged_files(root: Path, files: Sequence[str], *, channels: int, record: Path | None) -> dict[str, str]:
+    """Return the files, relative to `root`, that do not decode, each with the reason.
+
+    record: where the answer is kept; its name must depend on what the files are. Every image is decoded without it.
+    """
+    if record is None:
+        return _decode_all(root, files, channels)
+    if not record.exists():
+        with exclusive(record):
+            if not record.exists():
+                found = json.dumps(_decode_all(root, files, channels)).encode()
+                with publish(record) as file:
+                    file.write(found)
+    return json.loads(record.read_text(encoding="utf-8"))
+
+
+def _decode_all(root: Path, files: Sequence[str], channels: int) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for file in files:
+        try:
+            decode_image(file, root / file, channels=channels)
+        except DataError as error:
+            found[file] = str(error).removeprefix(f"{file}: ")
+    return found
+
+
+def check_images(images: EncodedImages, *, what: str) -> None:
+    """Decode every image, and raise DataError that lists all that are damaged; `what` names the data set."""
+    bad: list[str] = []
+    for index in range(len(images)):
+        try:
+            images.decode(index)
+        except DataError as error:
+            bad.append(str(error))
+    if bad:
+        raise DataError(listing(bad, f"{what}: {len(bad)} damaged image(s); replace or remove them"))

@@ -1,0 +1,1 @@
+"""Batched augmentation with an independent draw per sample."""

@@ -1,0 +1,173 @@
+"""Batched augmentation with an independent draw for every sample, and what follows it: normalisation and MixUp.
+
+Everything that a configuration names as `robustlab.data.transforms.augment.<Class>` can be imported from here; the rules that all
+transforms keep are in `robustlab.data.transforms.transform`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from robustlab.core import rng
+from robustlab.config.kinds import Range
+from robustlab.data.transforms.jitter import ColorJitter, Erase
+from robustlab.data.transforms.policies import AutoAugment, RandAugment, TrivialAugment
+from robustlab.data.transforms.resample import CenterCrop, RandomAffine, RandomResizedCrop, Resize
+from robustlab.data.transforms.transform import Pipeline, Transform, choose, cut, integers, pad, reflect, single_thread
+from robustlab.core.errors import ConfigError
+
+__all__ = [
+    "AutoAugment",
+    "CenterCrop",
+    "ColorJitter",
+    "Erase",
+    "Flip",
+    "PadCrop",
+    "Pipeline",
+    "RandAugment",
+    "RandomAffine",
+    "RandomResizedCrop",
+    "Resize",
+    "Transform",
+    "TrivialAugment",
+    "mixup",
+    "normalize",
+    "single_thread",
+]
+
+
+class PadCrop(Transform):
+    """Pad on all sides, then cut a window at a random place: CIFAR's weak augmentation with padding 4."""
+
+    draws = 2
+
+    def __init__(
+        self,
+        padding: Annotated[int, Range(low=0)] = 4,
+        fill: Annotated[int, Range(low=0, high=255)] | Literal["reflect"] = 0,
+        size: Annotated[int, Range(low=1)] | None = None,
+    ) -> None:
+        """padding: pixels on each side. fill: their grey level, or "reflect": the image mirrored at its border.
+
+        size: side of the window; None: the image's size.
+        """
+        grey = fill == "reflect" or (isinstance(fill, int) and 0 <= fill <= 255)
+        if padding < 0 or not grey or (size is not None and size < 1):
+            raise ConfigError(
+                f"PadCrop needs padding >= 0, fill in 0..255 or reflect, size >= 1; got {padding}, {fill}, {size}"
+            )
+        self.padding, self.fill, self.size = padding, fill, size
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        """Cut rows by u[:, 0] and columns by u[:, 1].
+
+        Raises ConfigError where the window is larger than the image, or the image too small to be mirrored.
+        """
+        height, width = self.size or images.shape[2], self.size or images.shape[3]
+        if not self.padding:
+            padded = images.contiguous()
+        elif isinstance(self.fill, int):
+            padded = pad(images, self.padding, self.padding, self.fill)
+        elif self.padding < min(images.shape[2:]):
+            padded = reflect(images, self.padding)
+        else:
+            raise ConfigError(f"PadCrop(padding={self.padding}) cannot mirror images of {tuple(images.shape[2:])}")
+        rows, columns = padded.shape[2] - height + 1, padded.shape[3] - width + 1
+        if rows < 1 or columns < 1:
+            raise ConfigError(f"PadCrop(size={self.size}) is larger than the padded image {tuple(padded.shape[2:])}")
+        return cut(padded, integers(u[:, 0], rows), integers(u[:, 1], columns), height, width)
+
+
+class Flip(Transform):
+    """Mirror left and right with a probability."""
+
+    draws = 1
+
+    def __init__(self, probability: Annotated[float, Range(low=0, high=1)] = 0.5) -> None:
+        """probability: in [0, 1]."""
+        if not 0.0 <= probability <= 1.0:
+            raise ConfigError(f"Flip needs a probability in [0, 1], got {probability}")
+        self.probability = probability
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        """Mirror the samples with u < probability."""
+        chosen = (u < self.probability).to(images.device, non_blocking=True)
+        return choose(chosen[:, 0], images.flip(3), images)
+
+
+@lru_cache(maxsize=64)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], repeats: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return float32 [C * repeats] scale and shift with (x / 255 - mean) / std = scale * x + shift."""
+    deviation = torch.tensor(std, dtype=torch.float64)
+    shift = -torch.tensor(mean, dtype=torch.float64) / deviation
+    scale = 1.0 / (255.0 * deviation)
+    return scale.float().repeat(repeats).to(device), shift.float().repeat(repeats).to(device)
+
+
+def normalize(
+    images: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """Return (images / 255 - mean) / std.
+
+    images: uint8 [B, C, H, W]. mean, std: per channel, of pixels in [0, 1]. Returns float32 [B, C, H, W] in
+    `memory_format`. Raises ConfigError where mean and std do not fit the channels.
+    """
+    count, channels, height, width = images.shape
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise ConfigError(
+            f"normalize needs a mean and a positive std for each of {channels} channels, got mean={mean}, std={std}"
+        )
+    if memory_format is not torch.channels_last:
+        scale, shift = _scale_and_shift(tuple(mean), tuple(std), 1, images.device)
+        return images.float().mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
+    # Bytes are reordered before they become floats, and whole rows are scaled at once instead of C values at a time.
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), width, images.device)
+    rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)
+    return rows.float().mul_(scale).add_(shift).view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def mixup(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float,
+    generator: torch.Generator,
+    at_least_half: bool = False,
+    own: Tensor | None = None,
+) -> tuple[Tensor, Tensor, float]:
+    """Mix every row with a row of a random permutation, with one lambda ~ Beta(alpha, alpha) for all (Zhang 2018).
+
+    inputs: float [B, ...]. targets: float [B, C]. alpha: 0 gives lambda = 1, inputs and targets as they came.
+    generator: on the CPU, the only source of randomness. at_least_half: lambda becomes max(lambda, 1 - lambda)
+    (DivideMix, CrossSplit). own: places of the inputs to mix, int64 on the CPU; None: all. Targets are always mixed
+    all. Returns (inputs, targets, lambda): lambda * row + (1 - lambda) * partner.
+    """
+    if alpha < 0:
+        raise ConfigError(f"mixup needs alpha >= 0, got {alpha}")
+    # torch's Beta takes no generator: NumPy's does, so it is seeded from ours
+    seed = int(torch.randint(2**62, (), generator=generator))
+    partner = torch.randperm(len(inputs), generator=generator)
+    mix = float(rng.numpy_generator(seed).beta(alpha, alpha)) if alpha > 0 else 1.0
+    if at_least_half:
+        mix = max(mix, 1.0 - mix)
+    mixed = _blend_rows(targets, targets, partner, mix)
+    if own is None:
+        return _blend_rows(inputs, inputs, partner, mix), mixed, mix
+    rows = inputs[own.to(inputs.device, non_blocking=True)]
+    return _blend_rows(rows, inputs, partner[own], mix), mixed, mix
+
+
+def _blend_rows(rows: Tensor, others: Tensor, partner: Tensor, weight: float) -> Tensor:
+    """Return weight * rows + (1 - weight) * others[partner]."""
+    return torch.lerp(others[partner.to(rows.device, non_blocking=True)], rows, weight)

@@ -1,0 +1,1 @@
+"""Quantities measured beside training, one file each."""

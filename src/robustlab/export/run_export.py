@@ -1,0 +1,163 @@
+"""A trained network as two files that need nothing of its run: `model.safetensors` and `model.json`; never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from robustlab.engine.checkpoint import read_tensors
+from robustlab.core.errors import ConfigError, RunFolderError
+from robustlab.core.files import write_text
+from robustlab.pruning.cost import forward_flops, parameters
+from robustlab.export.exported_network import DESCRIPTION, FORMAT, TENSORS, described_network, read_json, restored
+from robustlab.models.units import RESIDUAL_MODES, Units, units_of
+from robustlab.report.run_settings import read_config
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the folder, the content of `model.json`, the network, and the unpruned one, untrained."""
+
+    folder: Path
+    description: Mapping[str, Any]
+    network: nn.Module
+    dense: nn.Module
+
+
+def export_run(run: Path, out: Path, *, weights: str = "last", learner: str | None = None) -> Exported:
+    """Write the network that a run predicts with, its moving average where it has one, into the folder `out`.
+
+    weights: which file of the run's `checkpoints/`, without ".pt": "last", or a selection rule such as "best_test".
+    learner: which network, where the method trains several. Raises `ConfigError` for a folder that is no run, or
+    weights that are not there or damaged, `RunFolderError` where `out` cannot be written.
+    """
+    config = read_config(run)
+    if not isinstance(config.get("model"), Mapping) or "_target_" not in config["model"]:
+        raise ConfigError(f"{run} is no run folder: it has no config.yaml that names a model")
+    if config.get("features"):
+        raise ConfigError(
+            f"{run} trained a linear classifier on frozen features and no network; export the run that the features' "
+            "weights come from"
+        )
+    task = read_json(run / "task.json", needed=("num_classes", "image_shape", "mean", "std", "class_names"))
+    learner, state, units_state = trained_network(run, weights, learner)
+    node = dict(config["model"])
+    if "projection.0.weight" in state:
+        node["proj_dim"] = len(state["projection.0.weight"])
+    live = units_state["live"] if units_state else {}
+    idle = units_state["idle"] if units_state else {}
+    description: dict[str, Any] = {
+        "format": FORMAT,
+        "model": node,
+        "num_classes": task["num_classes"],
+        "image_shape": task["image_shape"],
+        "normalisation": {"mean": task["mean"], "std": task["std"]},
+        "class_names": task["class_names"],
+        "channels_last": any(_is_channels_last(value) for value in state.values()),
+        "residual": None,
+        "units": {name: live[name].tolist() for name in live},
+        "idle": {name: idle[name].nonzero().flatten().tolist() for name in idle},
+    }
+    dense = described_network(description, where=str(run))
+    description["residual"] = _residual_mode(dense, live) if live else None
+    network = restored(description, state, where=f"{run}, weights {weights}")
+    description |= _sparsity(dense, network, description)
+    description["run"] = {"name": run.parent.name, "seed": config.get("seed"), "weights": weights, "network": learner}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        temporary = out / f".{TENSORS}.{os.getpid()}.tmp"
+        save_file({name: value.contiguous() for name, value in state.items()}, temporary)
+        description["sha256"] = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        os.replace(temporary, out / TENSORS)
+        text = json.dumps(description, indent=2)
+        write_text(out / DESCRIPTION, re.sub(r"(?<=[\d\[,])\n\s+(?=[\d\]])", " ", text) + "\n")  # a list a line
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"cannot write into {out} ({error}); choose another place with --out") from error
+    return Exported(out, description, network, dense)
+
+
+def trained_network(
+    run: Path, weights: str, learner: str | None
+) -> tuple[str, dict[str, Tensor], dict[str, Any] | None]:
+    """Return the name and the state of the network that a run predicts with, and which units are left of it."""
+    folder = run / "checkpoints"
+    there = sorted(path.stem for path in folder.glob("*.pt"))
+    if weights not in there:
+        raise ConfigError(f"{folder} has no {weights}.pt; there are: {', '.join(there) or 'none'}")
+    path = folder / f"{weights}.pt"
+    try:
+        content = read_tensors(path)
+    except RunFolderError as error:
+        raise ConfigError(str(error)) from error
+    try:
+        if "learners" in content:  # a checkpoint; the others hold what is predicted with, ready to be loaded
+            networks = {name: _averaged(one) for name, one in content["learners"].items()}
+            units = {name: one["units"] for name, one in content["learners"].items()}
+        else:
+            networks = {name: dict(one) for name, one in content.items() if name != "units"}
+            units = dict(content.get("units", {}))
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{path} holds no networks: it is not of a run") from error
+    if not networks or not all(isinstance(value, Tensor) for one in networks.values() for value in one.values()):
+        raise ConfigError(f"{path} holds no networks: it is not of a run")
+    if learner is None and len(networks) > 1:
+        raise ConfigError(
+            f"{path} holds several networks: choose one with --network {'|'.join(networks)} of `robustlab export`"
+        )
+    name = next(iter(networks)) if learner is None else learner
+    if name not in networks:
+        raise ConfigError(f"{path} has no network {name!r}; there are: {', '.join(networks)}")
+    return name, networks[name], units.get(name)
+
+
+def _averaged(learner: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the state of a learner's moving average, or of its network where it has none."""
+    average = learner["ema"]
+    if average is None:
+        return dict(learner["network"])
+    prefix = "module."
+    return {name.removeprefix(prefix): value for name, value in average.items() if name.startswith(prefix)}
+
+
+def _residual_mode(dense: nn.Module, live: Mapping[str, Tensor]) -> str:
+    """Return the mode in which the network has the sets of units that `live` names."""
+    units = units_of(dense)
+    for mode in RESIDUAL_MODES:
+        if _names(units.in_mode(mode)) == set(live):
+            return mode
+    raise ConfigError(
+        f"the run's units ({', '.join(live)}) are not those that its model declares now ({', '.join(_names(units))})"
+    )
+
+
+def _names(units: Units) -> set[str]:
+    return {one.name for one in units.sets}
+
+
+def _sparsity(dense: nn.Module, network: nn.Module, description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sizes and costs: neuron sparsity (idle units count as dead), weight sparsity, parameters, FLOPs."""
+    found: dict[str, Any] = {"neuron_sparsity": 0.0}
+    if description["units"]:
+        total = units_of(dense).in_mode(description["residual"]).total
+        live = sum(map(len, description["units"].values())) - sum(map(len, description["idle"].values()))
+        found["neuron_sparsity"] = 1 - live / total
+    shape = description["image_shape"]
+    for name, measure in (("parameters", parameters), ("flops", lambda one: forward_flops(one, shape))):
+        found[name], found[f"dense_{name}"] = measure(network), measure(dense)
+    found["weight_sparsity"] = 1 - found["parameters"] / found["dense_parameters"]
+    return found
+
+
+def _is_channels_last(value: Tensor) -> bool:
+    return value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous()

@@ -1,0 +1,1 @@
+"""Methods for data with spurious correlations."""

@@ -1,0 +1,72 @@
+"""Class-balanced ERM: what balancing labels alone achieves, apart from any attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustlab.data.dataset import Batch
+from robustlab.data.serving.loader import Loader
+from robustlab.engine.method import Context, Position
+from robustlab.core.checks import choose
+from robustlab.methods.erm import ERM
+from robustlab.diagnostics.memorisation import DiagnosticsSettings
+
+
+def inverse_frequency(values: Tensor) -> Tensor:
+    """Return 1 / how often each one's value occurs, float64 [n]: weights under which values are drawn all alike.
+
+    values: int64 [n], at least 0.
+    """
+    return 1 / torch.bincount(values).double()[values]
+
+
+class ClassBalanced(ERM):
+    """Cross-entropy under which all classes count alike.
+
+    balance: "draws": images are drawn with replacement, with probability 1 / (C n_y) each, as many an epoch as there
+    are; "loss": all images are seen, and the loss of each has the weight n / (C n_y).
+    """
+
+    def __init__(
+        self,
+        *,
+        balance: Literal["draws", "loss"] = "draws",
+        label_smoothing: float = 0.0,
+        diagnostics: DiagnosticsSettings | None = None,
+    ) -> None:
+        """Raise `ConfigError` for values out of range."""
+        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+        choose("balance", balance, ("draws", "loss"))
+        self.balance = balance
+
+    def build(self, context: Context) -> None:
+        """Make the network, and the weights of draws and losses from the labels to train on."""
+        labels = context.data.assigned[context.data.train_indices]
+        weights = inverse_frequency(labels)
+        weights = weights / weights.mean()
+        self.draw_weights = weights if self.balance == "draws" else None
+        by_class = torch.ones(context.task.num_classes)
+        if self.balance == "loss":
+            by_class[labels] = weights.float()
+        self.loss_weights = by_class.to(context.runtime.device)
+        super().build(context)
+
+    def _train_loader(self, context: Context) -> Loader:
+        return context.data.loader(
+            batch_size=context.batch_size, views=("weak",), purpose="train", weights=self.draw_weights
+        )
+
+    def loss(self, batch: Batch, position: Position) -> Mapping[str, Tensor]:
+        """Return {"loss", "accuracy"}."""
+        assert batch.targets is not None
+        logits = self.learners["network"](batch.images).float()
+        losses = F.cross_entropy(logits, batch.targets, reduction="none", label_smoothing=self.label_smoothing)
+        return {
+            "loss": (losses * self.loss_weights[batch.targets]).mean(),
+            "accuracy": (logits.argmax(dim=1) == batch.targets).float().mean(),
+        }

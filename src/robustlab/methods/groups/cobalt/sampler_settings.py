@@ -1,0 +1,87 @@
+"""Hyperparameters of CoBalT beside those of concept discovery: how stage 1 is trained and how stage 2 draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from robustlab.core.errors import ConfigError
+from robustlab.core.checks import at_least, choose, within
+
+
+@dataclass(frozen=True)
+class DiscoverSettings:
+    """How stage 1 is trained: by Adam, whose weight decay is a penalty on squared weights in the gradient.
+
+    epochs: of stage 1, before trainer.epochs of the classifier. batch_size: null = trainer.batch_size. warmup: share of
+    the updates in which the learning rate rises linearly; after that it is constant.
+    """
+
+    epochs: int = 50
+    batch_size: int | None = None
+    lr: float = 2e-4
+    weight_decay: float = 5e-4
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least("discover.epochs", self.epochs, 1)
+        if self.batch_size is not None:
+            at_least("discover.batch_size", self.batch_size, 2)
+        at_least("discover.lr", self.lr, 0, above=True)
+        at_least("discover.weight_decay", self.weight_decay, 0)
+        within("discover.warmup", self.warmup, 0, 1)
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How labels are weighted inside a concept, and what keeps the weights within reason.
+
+    kind: "stepwise" is Algorithm 1, "fitted" balances the labels of all concepts at once, see `fitted`.
+
+    exponent: lambda of Algorithm 1, in one of two readings, see `eta`. parametrisation "class": a label of concept k is
+    drawn with weight n[k, y]^-lambda; "image": each image of concept k has that weight.
+
+    tolerance, iterations: a fit ends once the labels of every concept are within the former of uniform (total
+    variation); after the latter, in rounds, it gives up on the concept that is furthest away.
+
+    rare_count, rare_share: a concept with fewer images than the one, or than that share of all, is left out: each of
+    its few images would make up a large part of all draws. drop_single_class: leave out, too, concepts that come with
+    one label alone. An image left without any concept joins the nearest kept one. max_ratio: upper bound on how often
+    an image is drawn, as a multiple of uniform draws; null: no bound.
+    """
+
+    kind: Literal["stepwise", "fitted"] = "stepwise"
+    parametrisation: Literal["class", "image"] = "class"
+    exponent: float = 0.0
+    tolerance: float = 1e-3
+    iterations: int = 1000
+    rare_count: int = 20
+    rare_share: float = 0.002
+    drop_single_class: bool = False
+    max_ratio: float | None = 100.0
+
+    def __post_init__(self) -> None:
+        choose("sampler.kind", self.kind, ("stepwise", "fitted"))
+        choose("sampler.parametrisation", self.parametrisation, ("class", "image"))
+        at_least("sampler.tolerance", self.tolerance, 0, above=True)
+        at_least("sampler.iterations", self.iterations, 1)
+        at_least("sampler.rare_count", self.rare_count, 0)
+        at_least("sampler.rare_share", self.rare_share, 0)
+        if self.max_ratio is not None:
+            at_least("sampler.max_ratio", self.max_ratio, 1)
+        if self.kind == "fitted" and (self.exponent, self.parametrisation) != (0.0, "class"):
+            raise ConfigError(
+                "method.sampler.kind=fitted has no exponent: it draws the labels of every concept alike; leave "
+                "method.sampler.exponent and parametrisation out, or set method.sampler.kind=stepwise"
+            )
+
+    @property
+    def eta(self) -> float | None:
+        """The exponent in q_k(y) ~ n[k, y]^-eta: lambda for class weights, lambda - 1 for image weights.
+
+        0 makes all labels of a concept equally likely; the larger, the more its rare labels are preferred. None for
+        draws that are fitted.
+        """
+        if self.kind == "fitted":
+            return None
+        return self.exponent if self.parametrisation == "class" else self.exponent - 1

@@ -1,0 +1,238 @@
+"""DFR: deep feature reweighting (Kirichenko, Izmailov, Wilson, ICLR 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustlab.core import rng
+from robustlab.core.errors import ConfigError
+from robustlab.engine.method import Context, Position, Stage
+from robustlab.core.checks import at_least, choose
+from robustlab.methods.erm import ERM
+from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.methods.groups.reweighting import balanced_choice
+from robustlab.metrics import group_accuracy as group_metrics
+
+if TYPE_CHECKING:
+    from robustlab.engine.learner import Learner
+    from robustlab.core.runtime import Runtime
+
+TRAIN, REWEIGHT = "train", "reweight"
+RETRAINS = {"val": 20, "train": 10}
+"""Balanced draws whose classifiers are averaged, by split (official code)."""
+ABSENT = -100.0
+"""Logit of a class that the drawn samples do not hold."""
+
+
+class DFR(ERM):
+    """Trains by ERM, then fits the last layer anew on samples drawn so that groups are balanced.
+
+    The last layer is an L1-regularised logistic regression on standardised features; mean and deviation are those of
+    the training split, but while C is chosen for "val" those of the samples that are fitted (official code). split:
+    what the samples are drawn from; "val": as published, and the validation accuracies of the run are then those of
+    samples it was fitted on; "train": the version that needs no other labels for the fit. The inverse strength C is the
+    one with the best worst group: "val": on one half of the validation split after a fit on the other; "train": on the
+    validation split. retrains: draws whose coefficients are averaged; None = 20 for "val", 10 for "train". strengths:
+    what C is chosen from. batch_size: of the passes that compute features.
+    """
+
+    requires = frozenset({"groups"})
+
+    def __init__(
+        self,
+        *,
+        split: Literal["val", "train"] = "val",
+        retrains: int | None = None,
+        strengths: Sequence[float] = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01),
+        batch_size: int = 1000,
+        label_smoothing: float = 0.0,
+        diagnostics: DiagnosticsSettings | None = None,
+    ) -> None:
+        """Raise `ConfigError` for values out of range."""
+        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+        choose("split", split, tuple(RETRAINS))
+        if retrains is not None:
+            at_least("retrains", retrains, 1)
+        if not strengths or min(strengths) <= 0:
+            raise ConfigError(f"method.strengths is {list(strengths)}; it must hold numbers above 0")
+        self.split, self.retrains, self.strengths = split, retrains, list(strengths)
+        self.batch_size = batch_size
+        self.strength: float | None = None
+        self.fitted = 0
+
+    def build(self, context: Context) -> None:
+        """Make the network. Raises `ConfigError` where there are no validation samples with groups."""
+        context.data.groups("val", self)
+        super().build(context)
+        layer = _last_layer(self.learners["network"].network)
+        # of weights, and biases in the last column
+        self.sum = torch.zeros(layer.out_features, layer.in_features + 1, dtype=torch.float64)
+
+    def stages(self) -> Sequence[Stage]:
+        """Return ERM's stage, of which nothing is evaluated, and one epoch whose steps are the fits."""
+        return [Stage(TRAIN, self.context.epochs, evaluated=False), Stage(REWEIGHT, 1, learners=())]
+
+    def steps_per_epoch(self, stage: Stage, epoch: int) -> int:
+        """Return batches, or fits."""
+        if stage.name == TRAIN:
+            return super().steps_per_epoch(stage, epoch)
+        return self.retrains or RETRAINS[self.split]
+
+    def batches(self, stage: Stage, epoch: int, start: int) -> Iterator[Any]:
+        """Yield batches, or for each fit the places of a balanced draw from the split, int64."""
+        if stage.name == TRAIN:
+            yield from super().batches(stage, epoch, start)
+            return
+        self._prepare()
+        key = rng.fold(self.context.seed, "dfr")
+        for draw in range(start, self.steps_per_epoch(stage, epoch)):
+            yield balanced_choice(self.groups, key=rng.fold(key, draw))
+
+    def _prepare(self) -> None:
+        """Compute the features that are fitted, and choose C; again where a run goes on in between."""
+        data = self.context.data
+        train = self._features("train")
+        self.mean, self.deviation = self.context.runtime.gather(_scale(train))[0]  # on GPUs, ranks may differ a little
+        self.features = self._standardised(train if self.split == "train" else self._features("val"))
+        self.groups = data.groups(self.split, self)
+        self.labels = data.labels(self.split)
+        if self.strength is None:
+            self.strength = self._choose()
+
+    def _features(self, split: str) -> Tensor:
+        """Return what the classifier reads, float64 [n, F] on the CPU, in the order of `Data.evaluation(split)`."""
+        learner, runtime = self.learners["network"], self.context.runtime
+        loader = self.context.data.evaluation(split, self.batch_size)
+        return torch.cat([features(learner, batch.images, runtime=runtime) for batch in loader.epoch(0)])
+
+    def _standardised(self, values: Tensor) -> Tensor:
+        return (values - self.mean) / self.deviation
+
+    def _choose(self) -> float:
+        """Return the C whose worst group is best on samples that it was not fitted on; of equal ones the first."""
+        key = rng.fold(self.context.seed, "dfr strength")
+        if self.split == "val":
+            order = rng.permutation(rng.fold(key, "halves"), len(self.labels))
+            scored, half = order[: len(order) // 2], order[len(order) // 2 :]
+            fitted = half[balanced_choice(self.groups[half], key=key)]
+            mean, deviation = _scale(self.features[fitted])
+            values = (self.features - mean) / deviation
+            tests = values[scored], self.labels[scored], self.groups[scored]
+        else:
+            fitted = balanced_choice(self.groups, key=key)
+            data, values = self.context.data, self.features
+            tests = self._standardised(self._features("val")), data.labels("val"), data.groups("val", self)
+        worst = [
+            _worst_group(self._fit(values[fitted], self.labels[fitted], strength), *tests)
+            for strength in self.strengths
+        ]
+        best = self.strengths[worst.index(max(worst))]
+        return self.context.runtime.gather(best)[0]
+
+    def _fit(self, values: Tensor, labels: Tensor, strength: float) -> Tensor:
+        return logistic_regression(
+            values,
+            labels,
+            num_classes=self.context.task.num_classes,
+            strength=strength,
+            seed=rng.fold(self.context.seed, "dfr fit") % 2**31,
+        )
+
+    def train_step(self, item: Any, position: Position) -> Mapping[str, Tensor]:
+        """Do a step of ERM, or fit a classifier on a draw and put the mean of all so far into the network."""
+        if position.stage == TRAIN:
+            return super().train_step(item, position)
+        assert self.strength is not None
+        fitted = self._fit(self.features[item], self.labels[item], self.strength)
+        logits = _logits(fitted, self.features[item])
+        self.sum = self.sum + self.context.runtime.gather(fitted)[0]
+        self.fitted += 1
+        self._install(self.sum / self.fitted)
+        return {"loss": F.cross_entropy(logits, self.labels[item]).float()}
+
+    @torch.no_grad()
+    def _install(self, classifier: Tensor) -> None:
+        """Write a classifier of standardised features into the network's last layer, which reads them as they are."""
+        weight = classifier[:, :-1] / self.deviation
+        bias = classifier[:, -1] - weight @ self.mean
+        learner = self.learners["network"]
+        for network in (learner.network, learner.inference_network):
+            layer = _last_layer(network)
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+
+    def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
+        """Return what ERM reports; of the fits "dfr/strength", "dfr/samples" in each and "dfr/weights_used", not 0."""
+        if stage.name == TRAIN:
+            return super().end_epoch(stage, epoch)
+        assert self.strength is not None
+        counts = torch.bincount(self.groups)
+        used = (self.sum[:, :-1] != 0).double().mean()
+        samples = float(counts[counts > 0].min() * (counts > 0).sum())
+        return {"dfr/strength": self.strength, "dfr/samples": samples, "dfr/weights_used": float(used)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the chosen C, and the sum and number of classifiers so far."""
+        return {"strength": self.strength, "sum": self.sum, "fitted": self.fitted}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.strength, self.sum, self.fitted = state["strength"], state["sum"].cpu(), state["fitted"]
+
+
+def _last_layer(network: nn.Module) -> nn.Linear:
+    layer = network.classifier
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def _scale(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each column of float64 [n, F], the deviation 1 where it is 0."""
+    deviation = values.std(dim=0, correction=0)
+    return values.mean(dim=0), torch.where(deviation > 0, deviation, 1.0)
+
+
+def features(learner: Learner, images: Tensor, *, runtime: Runtime) -> Tensor:
+    """Return the pooled features float64 [B, F] on the CPU of a learner's inference network, in eval mode."""
+    network = learner.inference_network.eval()
+    with torch.no_grad(), runtime.autocast():
+        values = network.features(images)  # type: ignore[operator]
+    return values.double().cpu()
+
+
+def logistic_regression(features: Tensor, labels: Tensor, *, num_classes: int, strength: float, seed: int) -> Tensor:
+    """Return weights and, in the last column, biases of L1-regularised logistic regression: float64 [C, F + 1].
+
+    features: float64 [n, F]. labels: int64 [n]. strength: C of scikit-learn, the inverse of the penalty's. Two classes
+    get half the logit each, with opposite signs; of more, each is told from all others (liblinear).
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    # scikit-learn 1.8 took the penalty's name out in favour of its mixing ratio
+    penalty: dict[str, Any] = {"l1_ratio": 1.0} if LogisticRegression().penalty == "deprecated" else {"penalty": "l1"}
+    inputs = features.numpy()
+    fitted = torch.zeros(num_classes, features.shape[1] + 1, dtype=torch.float64)
+    fitted[:, -1] = ABSENT
+    for label in [1] if num_classes == 2 else labels.unique().tolist():
+        model = LogisticRegression(**penalty, C=strength, solver="liblinear", random_state=seed, max_iter=1000)
+        model.fit(inputs, (labels == label).numpy())
+        fitted[label] = torch.from_numpy(np.append(np.asarray(model.coef_)[0], np.asarray(model.intercept_)[0]))
+    if num_classes == 2:
+        fitted = torch.stack([-fitted[1], fitted[1]]) / 2
+    return fitted
+
+
+def _logits(classifier: Tensor, values: Tensor) -> Tensor:
+    return values @ classifier[:, :-1].T + classifier[:, -1]
+
+
+def _worst_group(classifier: Tensor, values: Tensor, labels: Tensor, groups: Tensor) -> float:
+    correct = _logits(classifier, values).argmax(dim=1) == labels
+    found = group_metrics.accuracy_by_group(correct, groups, num_groups=int(groups.max()) + 1)
+    return float(found.accuracy[group_metrics.worst(found)])

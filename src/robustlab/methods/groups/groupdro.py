@@ -1,0 +1,111 @@
+"""GroupDRO: the loss of the groups that are worst off (Sagawa, Koh, Hashimoto, Liang, ICLR 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustlab.data.dataset import Batch
+from robustlab.data.serving.loader import Loader
+from robustlab.engine.method import Context, Position, Stage
+from robustlab.core.checks import at_least
+from robustlab.methods.groups.class_balanced import inverse_frequency
+from robustlab.methods.erm import ERM
+from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.shared_batch import whole
+
+
+class GroupDRO(ERM):
+    """Minimises sum_g q_g loss_g, where q moves towards the groups with the largest losses.
+
+    Each step q_g is multiplied by exp(step * loss_g), loss_g the mean loss of group g in the batch, and normalised;
+    loss_g is 0 for groups that the batch does not hold. The official code joins this loss to a sampler that makes
+    groups equally likely in a batch, which holds many of them; here these are two switches:
+
+    robust: the loss; false: the mean over images. balanced: the sampler; false: shuffled passes. Both: GroupDRO as
+    published; `balanced` alone: RWG; neither: ERM. step: of q, in its exponent. adjustment: C, which adds
+    C / sqrt(n_g) to the loss that q goes by (the generalisation adjustment of section 3.3), as in the official code
+    also for groups that the batch does not hold; n_g: images of the group.
+    """
+
+    requires = frozenset({"groups"})
+
+    def __init__(
+        self,
+        *,
+        step: float = 0.01,
+        robust: bool = True,
+        balanced: bool = True,
+        adjustment: float = 0.0,
+        label_smoothing: float = 0.0,
+        diagnostics: DiagnosticsSettings | None = None,
+    ) -> None:
+        """Raise `ConfigError` for values out of range."""
+        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+        at_least("step", step, 0)
+        at_least("adjustment", adjustment, 0)
+        self.step, self.robust, self.balanced, self.adjustment = step, robust, balanced, adjustment
+
+    def build(self, context: Context) -> None:
+        """Make the network, and q: float32 [num_groups], at first even over the groups that occur."""
+        groups, device = context.data.train_groups(self), context.runtime.device
+        own = groups[context.data.train_indices]
+        self.draw_weights = inverse_frequency(own) if self.balanced else None
+        self.groups = groups.to(device)
+        counts = torch.bincount(own, minlength=context.task.num_groups).to(device)
+        self.q = (counts > 0).float() / (counts > 0).sum()
+        self.margin = self.adjustment / counts.clamp(min=1).sqrt()
+        super().build(context)
+
+    def _train_loader(self, context: Context) -> Loader:
+        return context.data.loader(
+            batch_size=context.batch_size, views=("weak",), purpose="train", weights=self.draw_weights
+        )
+
+    def loss(self, batch: Batch, position: Position) -> Mapping[str, Tensor]:
+        """Return {"loss", "accuracy"} and, where the loss is robust, "mean_loss" over images; moves q first."""
+        if not self.robust:
+            return super().loss(batch, position)
+        assert batch.targets is not None
+        logits = self.learners["network"](batch.images).float()
+        losses = F.cross_entropy(logits, batch.targets, reduction="none", label_smoothing=self.label_smoothing)
+        runtime = self.context.runtime
+        groups = self.groups[batch.index]
+        counts = self._move(
+            whole(losses.detach(), batch.total, runtime=runtime), whole(groups, batch.total, runtime=runtime)
+        )
+        weights = (self.q / counts.clamp(min=1) * batch.total)[groups]  # sum_g q_g loss_g as a mean over images
+        return {
+            "loss": (weights * losses).mean(),
+            "mean_loss": losses.mean(),
+            "accuracy": (logits.argmax(dim=1) == batch.targets).float().mean(),
+        }
+
+    def _move(self, losses: Tensor, groups: Tensor) -> Tensor:
+        """Move q by the losses of the images of a batch, float32 [B]; return how many each group has, [num_groups]."""
+        members = (groups[:, None] == torch.arange(len(self.q), device=groups.device)).to(losses.dtype)
+        counts = members.sum(dim=0)
+        by_group = (losses[:, None] * members).sum(dim=0) / counts.clamp(min=1)  # autocast would make bf16 of a matmul
+        moved = self.q * (self.step * (by_group + self.margin)).exp()
+        self.q = moved / moved.sum()
+        return counts
+
+    def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
+        """Return q by the names of groups, beside what ERM reports."""
+        values = super().end_epoch(stage, epoch)
+        if self.robust:
+            names = self.context.task.group_names
+            values |= {f"q/{name}": q for name, q in zip(names, self.q.tolist(), strict=True)}
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return q."""
+        return {"q": self.q}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.q = state["q"].to(self.q)

@@ -1,0 +1,66 @@
+"""Balancing groups by the choice of images (Idrissi, Arjovsky, Pezeshki, Lopez-Paz, CLeaR 2022): RWG and SUBG."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustlab.core import rng
+from robustlab.data.serving.loader import Loader
+from robustlab.engine.method import Context
+from robustlab.methods.groups.class_balanced import inverse_frequency
+from robustlab.methods.erm import ERM
+from robustlab.diagnostics.memorisation import DiagnosticsSettings
+
+
+def balanced_choice(groups: Tensor, *, key: int) -> Tensor:
+    """Return places at which all groups that occur are equally frequent: as many of each as the smallest has.
+
+    groups: int64 [n]. Returns int64, ascending. Which ones of a group are taken is drawn by `key`.
+    """
+    places = [(groups == group).nonzero().flatten() for group in groups.unique().tolist()]
+    least = min(map(len, places))
+    drawn = [own[rng.permutation(rng.fold(key, number), len(own))[:least]] for number, own in enumerate(places)]
+    return torch.cat(drawn).sort().values
+
+
+class RWG(ERM):
+    """Cross-entropy on images drawn with replacement, so that all groups that occur are equally likely."""
+
+    requires = frozenset({"groups"})
+
+    def __init__(self, *, label_smoothing: float = 0.0, diagnostics: DiagnosticsSettings | None = None) -> None:
+        """Raise `ConfigError` for values out of range."""
+        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+
+    def build(self, context: Context) -> None:
+        """Make the network, and the weights of draws from the groups."""
+        self.weights = inverse_frequency(context.data.train_groups(self)[context.data.train_indices])
+        super().build(context)
+
+    def _train_loader(self, context: Context) -> Loader:
+        return context.data.loader(
+            batch_size=context.batch_size, views=("weak",), purpose="train", weights=self.weights
+        )
+
+
+class SUBG(ERM):
+    """Cross-entropy on as many images of each group as the smallest has, the same in every epoch; the rest is unused.
+
+    An epoch is one pass over these few.
+    """
+
+    requires = frozenset({"groups"})
+
+    def __init__(self, *, label_smoothing: float = 0.0, diagnostics: DiagnosticsSettings | None = None) -> None:
+        """Raise `ConfigError` for values out of range."""
+        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+
+    def build(self, context: Context) -> None:
+        """Choose the images by the seed, and make the network."""
+        groups = context.data.train_groups(self)[context.data.train_indices]
+        self.indices = context.data.train_indices[balanced_choice(groups, key=rng.fold(context.seed, "subg"))]
+        super().build(context)
+
+    def _train_loader(self, context: Context) -> Loader:
+        return context.data.loader(self.indices, batch_size=context.batch_size, views=("weak",), purpose="train")

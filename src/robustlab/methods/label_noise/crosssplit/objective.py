@@ -1,0 +1,58 @@
+"""Equations (8) and (9) of CrossSplit (Kim et al., ICML 2023), and NT-Xent of SimCLR (Chen et al. 2020).
+
+Each takes logits or embeddings of any float type, works in float32 and returns a scalar. (7), MixUp, is
+`robustlab.data.transforms.augment.mixup` with `at_least_half`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Lx: mean over rows of -sum_k Y_k log softmax(O)_k. logits, targets: [R, C]."""
+    return F.cross_entropy(logits.float(), targets)
+
+
+def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """Lu: mean over rows and classes of (softmax(O) - Y)^2 (the mean over classes is MixMatch's convention)."""
+    return F.mse_loss(logits.float().softmax(dim=1), targets)
+
+
+def uniform_prior(logits: Tensor) -> Tensor:
+    """Lp: sum_k (1/C) ln((1/C) / pbar_k), pbar = mean over all rows of softmax(O) [R, C].
+
+    The mean is taken among logarithms, so a class that nobody predicts gives a large number and never infinity.
+    """
+    rows, classes = logits.shape
+    log_mean = torch.logsumexp(F.log_softmax(logits.float(), dim=1), dim=0) - math.log(rows)
+    return -math.log(classes) - log_mean.mean()
+
+
+def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
+    """Lc: normalised temperature-scaled cross-entropy; the positive of each row is the same image's other view.
+
+    first, second: [U, D] projections of two views, not yet normalised. The denominator runs over the 2U - 1 other rows.
+    """
+    embeddings = F.normalize(torch.cat([first, second]).float(), dim=1)
+    similarity = embeddings @ embeddings.T / temperature
+    rows = len(embeddings)
+    similarity = similarity.masked_fill(torch.eye(rows, dtype=torch.bool, device=similarity.device), -math.inf)
+    positive = torch.arange(rows, device=similarity.device).roll(rows // 2)
+    return F.cross_entropy(similarity, positive)
+
+
+def negative_entropy(logits: Tensor) -> Tensor:
+    """Mean over rows of sum_k p_k ln p_k: adding it penalises confidence. logits: [R, C]."""
+    log_probabilities = F.log_softmax(logits.float(), dim=1)
+    return (log_probabilities.exp() * log_probabilities).sum(dim=1).mean()
+
+
+def warmup_loss(logits: Tensor, labels: Tensor, *, entropy_weight: float) -> Tensor:
+    """Equation (9): cross-entropy plus weighted negative entropy. logits: [B, C]; labels: int64 [B]."""
+    loss = F.cross_entropy(logits.float(), labels)
+    return loss if entropy_weight == 0 else loss + entropy_weight * negative_entropy(logits)

@@ -1,0 +1,77 @@
+"""ELR: early-learning regularisation (Liu, Niles-Weed, Razavian, Fernandez-Granda, NeurIPS 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustlab.data.dataset import Batch
+from robustlab.core.errors import ConfigError
+from robustlab.engine.method import Context, Position, settings
+from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.shared_batch import whole
+from robustlab.methods.single_network import SingleNetwork
+
+CLAMP = 1e-4
+"""Probabilities are kept this far from 0 and 1 (official code), so that log(1 - <p, t>) stays finite."""
+
+
+def early_learning_penalty(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Return mean log(1 - <p, t>), equation (6) of the paper. probabilities (with gradient), targets: float [B, C]."""
+    return torch.log(1 - (targets * probabilities).sum(dim=1)).mean()
+
+
+class ELR(SingleNetwork):
+    """Cross-entropy plus a pull towards what the network predicted in earlier epochs.
+
+    Every training sample has a target t, a moving average of its predictions: t = momentum * t + (1 - momentum) * p.
+    strength: lambda, the weight of the penalty. The paper's values: 3 and 0.7 for CIFAR-10, 7 and 0.9 for CIFAR-100.
+    """
+
+    def __init__(
+        self, *, strength: float = 3.0, momentum: float = 0.7, diagnostics: DiagnosticsSettings | None = None
+    ) -> None:
+        """Raise `ConfigError` for values out of range."""
+        if strength < 0:
+            raise ConfigError(f"method.strength is {strength}; it must be 0 (cross-entropy) or positive")
+        if not 0 <= momentum < 1:
+            raise ConfigError(f"method.momentum is {momentum}; it must lie in [0, 1)")
+        self.strength, self.momentum = strength, momentum
+        self.diagnostics = settings(DiagnosticsSettings, diagnostics)
+
+    def build(self, context: Context) -> None:
+        """Make the network and the targets, float32 [N, C], all zero before a sample is first seen."""
+        super().build(context)
+        self.targets = torch.zeros(context.data.num_train, context.task.num_classes, device=context.runtime.device)
+
+    def loss(self, batch: Batch, position: Position) -> Mapping[str, Tensor]:
+        """Return {"loss", "loss_labelled", "loss_penalty", "accuracy"}; moves the targets of the batch first."""
+        assert batch.targets is not None
+        logits = self.learners["network"](batch.images).float()
+        probabilities = logits.softmax(dim=1).clamp(CLAMP, 1 - CLAMP)
+        with torch.no_grad():
+            normalised = probabilities / probabilities.sum(dim=1, keepdim=True)
+            runtime = self.context.runtime
+            index = whole(batch.index, batch.total, runtime=runtime)
+            rows = whole(normalised, batch.total, runtime=runtime)
+            self.targets[index] = self.momentum * self.targets[index] + (1 - self.momentum) * rows
+        cross_entropy = F.cross_entropy(logits, batch.targets)
+        penalty = early_learning_penalty(probabilities, self.targets[batch.index])
+        return {
+            "loss": cross_entropy + self.strength * penalty,
+            "loss_labelled": cross_entropy,
+            "loss_penalty": penalty,
+            "accuracy": (logits.argmax(dim=1) == batch.targets).float().mean(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the targets."""
+        return {"targets": self.targets}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.targets.copy_(state["targets"])

@@ -1,0 +1,192 @@
+"""Baselines that prune once to a target: at chance, by size, and what they share with the others."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from robustlab.core import rng
+from robustlab.engine.method import Context, Stage, settings
+from robustlab.core.checks import choose, within
+from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.methods.pruning.pruned_network import PrunedNetwork
+from robustlab.pruning.death import DeathSettings
+from robustlab.pruning.scores import NORMALIZERS, NORMS, Scores, magnitude_scores, normalised, random_scores
+from robustlab.pruning.selection import SCOPES, Ranking
+from robustlab.pruning.surgery_settings import SurgerySettings
+from robustlab.pruning.target import TargetSettings, check_target, units_to_remove
+from robustlab.models.units import Units
+
+
+@dataclass(frozen=True)
+class BaselineSurgery(SurgerySettings):
+    """As `SurgerySettings`; without `enabled` only the pruning itself removes units, not the test for dead ones."""
+
+    enabled: bool = False
+
+
+class OneShot(PrunedNetwork):
+    """Cross-entropy training with one pruning on the way; a subclass says how units are ranked, in `scores`.
+
+    target: the share of the network that is gone after the pruning, see `TargetSettings`. prune_at: when, as a share of
+    the run's updates: 0 = before the first, 1 = after the last; what is left of the run is the fine-tuning. scope:
+    "global" ranks the units of all layers together, "per_layer" takes the same share of every layer.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: TargetSettings | None,
+        prune_at: float,
+        scope: str,
+        label_smoothing: float,
+        surgery: SurgerySettings | None,
+        death: DeathSettings | None,
+        diagnostics: DiagnosticsSettings | None,
+    ) -> None:
+        """Raise `ConfigError` for values out of range."""
+        super().__init__(
+            label_smoothing=label_smoothing,
+            surgery=settings(BaselineSurgery, surgery),
+            death=death,
+            diagnostics=diagnostics,
+        )
+        within("prune_at", prune_at, 0, 1)
+        choose("scope", scope, SCOPES)
+        self.target = settings(TargetSettings, target)
+        self.prune_at, self.scope = prune_at, scope
+        self.pruned = False
+
+    @abstractmethod
+    def scores(self, units: Units, round_number: int) -> Scores:
+        """Return a score for each unit of the network as it is; the lowest are removed."""
+
+    def targets(self) -> list[float]:
+        """Return the share removed after each round of scoring and removal; all rounds fall on the same update."""
+        return [self.target.share]
+
+    def build(self, context: Context) -> None:
+        """Make the network. Raises `ConfigError` for a target that it cannot reach."""
+        super().build(context)
+        scored = [one.name for one in self.prunable().sets]
+        limits = {"min_width": self.surgery.min_width, "round_to": self.surgery.round_to}
+        check_target(self.target, self.record.dense, scored, **limits)
+
+    def prunable(self) -> Units:
+        """Return the units but those of excluded sets."""
+        units = self.surgeon.units
+        return Units(tuple(one for one in units.sets if one.name not in self.surgery.exclude))
+
+    def before_update(self, t: int) -> None:
+        """Prune if it is time to, then do what is due for dead units."""
+        if not self.pruned and self.due(t):
+            self.prune_to_target(t)
+        super().before_update(t)
+
+    def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
+        """Prune if it is time to, before anything is measured."""
+        if not self.pruned and self.due(self.learners["network"].updates):
+            self.prune_to_target(self.learners["network"].updates)
+        return super().end_epoch(stage, epoch)
+
+    def due(self, t: int) -> bool:
+        """Return whether it is time to prune before update `t`, counted from 0."""
+        return t >= round(self.prune_at * self.total_updates)
+
+    def prune_to_target(self, t: int) -> None:
+        """Score and remove, round by round."""
+        units = self.prunable()
+        for number, share in enumerate(self.targets()):
+            ranking = Ranking(
+                self.scores(units, number),
+                original=self.surgeon.original,
+                idle=self.surgeon.idle,
+                scope=self.scope,
+                min_width=self.surgery.min_width,
+                round_to=self.surgery.round_to,
+            )
+            dead = units_to_remove(ranking, self.target.measure, share, self.record.dense)
+            self.prune(dead, reason="score", t=t)
+        self.pruned = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of a pruned network and whether it has been pruned."""
+        return {**super().state_dict(), "pruned": self.pruned}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        super().load_state_dict(state)
+        self.pruned = state["pruned"]
+
+
+class RandomPruning(OneShot):
+    """Removes uniformly chosen units, a function of the seed."""
+
+    def __init__(
+        self,
+        *,
+        target: TargetSettings | None = None,
+        prune_at: float = 0.0,
+        scope: Literal["global", "per_layer"] = "global",
+        label_smoothing: float = 0.0,
+        surgery: BaselineSurgery | None = None,
+        death: DeathSettings | None = None,
+        diagnostics: DiagnosticsSettings | None = None,
+    ) -> None:
+        """Raise `ConfigError` for values out of range."""
+        super().__init__(
+            target=target,
+            prune_at=prune_at,
+            scope=scope,
+            label_smoothing=label_smoothing,
+            surgery=surgery,
+            death=death,
+            diagnostics=diagnostics,
+        )
+
+    def scores(self, units: Units, round_number: int) -> Scores:
+        """Return uniform draws."""
+        widths = {one.name: len(self.surgeon.live[one.name]) for one in units.sets}
+        return random_scores(widths, key=rng.fold(self.context.seed, "random pruning", round_number))
+
+
+class Magnitude(OneShot):
+    """Removes the units of the smallest norm of incoming weights, bias and norm parameters.
+
+    scope: "per_layer" is the authors' variant. norm: "l1" or "l2". normalizer: how scope "global" compares
+    units of different layers: "mean" by their norm over the mean of their layer, "none" by raw norms, which grow with
+    the number of weights of a unit, so that layers of few inputs lose almost all of their units.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: TargetSettings | None = None,
+        prune_at: float = 0.5,
+        scope: Literal["global", "per_layer"] = "per_layer",
+        norm: Literal["l1", "l2"] = "l1",
+        normalizer: Literal["mean", "none"] = "mean",
+        label_smoothing: float = 0.0,
+        surgery: BaselineSurgery | None = None,
+        death: DeathSettings | None = None,
+        diagnostics: DiagnosticsSettings | None = None,
+    ) -> None:
+        """Raise `ConfigError` for values out of range."""
+        super().__init__(
+            target=target,
+            prune_at=prune_at,
+            scope=scope,
+            label_smoothing=label_smoothing,
+            surgery=surgery,
+            death=death,
+            diagnostics=diagnostics,
+        )
+        choose("norm", norm, list(NORMS))
+        choose("normalizer", normalizer, NORMALIZERS)
+        self.norm, self.normalizer = norm, normalizer
+
+    def scores(self, units: Units, round_number: int) -> Scores:
+        """Return the norms, in a layer's own measure."""
+        return normalised(magnitude_scores(self.learners["network"].network, units, norm=self.norm), self.normalizer)

@@ -1,0 +1,1 @@
+"""The points of a sweep: expanded, composed, checked, and their outcomes."""
