@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from robustlab.config.compose import compose
 from robustlab.config.build import build
+from robustlab.config.compose import compose
 from robustlab.engine.lr_schedule import arguments, rates
 
 UPDATES = 23

@@ -13,12 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this checkout, whatever is installed
 
+from robustlab.core.console import make_console
 from robustlab.core.errors import UserError
-from robustlab.study.study_plan import read_study
 from robustlab.study.results_file import read_lines
 from robustlab.study.runner import Runner
+from robustlab.study.study_plan import read_study
 from robustlab.study.study_table import study_table
-from robustlab.core.console import make_console
 from robustlab.tracking.rule_names import RULE_NAMES
 
 WIDE = 240

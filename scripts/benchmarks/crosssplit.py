@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.timing import interleave, ratio, row, spread
-from robustlab.config.compose import compose
-from robustlab.data.dataset import DataSource, Split, TaskSpec
-from robustlab.data.run_data import Data
 from robustlab.config.build import build
-from robustlab.engine.build_method import build_method
+from robustlab.config.compose import compose
 from robustlab.core.memory import keep_freed_memory
 from robustlab.core.runtime import Runtime
+from robustlab.data.dataset import DataSource, Split, TaskSpec
+from robustlab.data.run_data import Data
+from robustlab.engine.build_method import build_method
 from robustlab.engine.method import Method, Position
 
 BATCH = 256

@@ -24,11 +24,11 @@ from torchvision import transforms
 from benchmarks import pillow
 from benchmarks.timing import ratio, row, spread
 from robustlab.core import rng
-from robustlab.data.transforms.policies import AutoAugment, RandAugment, TrivialAugment
-from robustlab.data.transforms.augment import Flip, PadCrop, normalize, single_thread
-from robustlab.data.transforms.transform import Pipeline, Transform
 from robustlab.data.dataset import DataSource, Split, TaskSpec
 from robustlab.data.run_data import Data
+from robustlab.data.transforms.augment import Flip, PadCrop, normalize
+from robustlab.data.transforms.policies import AutoAugment, RandAugment, TrivialAugment
+from robustlab.data.transforms.transform import Pipeline, Transform, single_thread
 
 BATCH = 256
 

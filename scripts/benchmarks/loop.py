@@ -24,18 +24,18 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.timing import interleave, middle, row
+from robustlab.core.runtime import Runtime
+from robustlab.core.signals import StopFlag
 from robustlab.data.dataset import Batch, TaskSpec
 from robustlab.engine.checkpoint import Checkpoints
 from robustlab.engine.learner import Learner
 from robustlab.engine.loop import fit
-from robustlab.core.runtime import Runtime
-from robustlab.engine.session import Session
-from robustlab.core.signals import StopFlag
-from robustlab.engine.trainer_settings import LoopSettings
 from robustlab.engine.method import Context, Position
+from robustlab.engine.session import Session
+from robustlab.engine.trainer_settings import LoopSettings
 from robustlab.methods.erm import ERM
-from robustlab.tracking.trackers import Trackers
 from robustlab.tracking.progress import Progress
+from robustlab.tracking.trackers import Trackers
 
 STEPS = 500
 

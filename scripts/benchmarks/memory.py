@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.timing import ratio, row
-from robustlab.config.compose import compose
 from robustlab.config.build import build
+from robustlab.config.compose import compose
 from robustlab.core.memory import keep_freed_memory
 
 

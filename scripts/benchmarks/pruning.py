@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.timing import interleave, middle, ratio, row, spread
-from robustlab.engine.learner import Learner
 from robustlab.core.runtime import Runtime
+from robustlab.engine.learner import Learner
 from robustlab.models.preact_resnet import preact_resnet18
+from robustlab.models.units import Units, units_of
 from robustlab.pruning.cost import Cost, forward_flops
 from robustlab.pruning.death import DeathSettings, find_dead
-from robustlab.models.units import Units, units_of
 
 RGB32 = (3, 32, 32)
 BATCH = 32

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from benchmarks.startup import until_step
 from benchmarks.timing import interleave, middle, row
-from robustlab.config.compose import conf_dir
-from robustlab.engine.checkpoint import Checkpoints, tensor_bytes
+from robustlab.config.hydra_session import conf_dir
+from robustlab.core.tensor_files import tensor_bytes
+from robustlab.engine.checkpoint import Checkpoints
 from robustlab.models.preact_resnet import preact_resnet18
 
 SAVING = "trainer.checkpoint.every_steps=1"

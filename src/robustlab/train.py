@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustlab.core.closed_pipe import without_traceback
-from robustlab.config.compose import CONFIG_NAME, import_from_here, session
+from robustlab.config.compose import import_from_here, session
 from robustlab.config.default_experiment import with_default_experiment
-from robustlab.core.world import World
+from robustlab.config.hydra_session import CONFIG_NAME
+from robustlab.core.closed_pipe import without_traceback
 from robustlab.core.errors import EXIT_PREEMPTED, ConfigError, NumericalError, UserError
 from robustlab.core.invocation import hint, same_command
+from robustlab.core.world import World
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -82,9 +83,9 @@ def _dispatch(hydra: Hydra, args: Namespace, parser) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from robustlab.launch import start as launch
     from robustlab.config.check import refuse
     from robustlab.config.explain import clashes, explain, no_options
+    from robustlab.launch import start as launch
 
     name = args.config_name or CONFIG_NAME
     if not args.shell_completion:

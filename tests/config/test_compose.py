@@ -3,7 +3,8 @@
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from robustlab.config.compose import all_options, compose, conf_dir, expand, options, session
+from robustlab.config.compose import compose, expand, session
+from robustlab.config.hydra_session import all_options, conf_dir, options
 from robustlab.core.errors import ConfigError
 
 

@@ -7,8 +7,9 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from robustlab.config.check import problems
-from robustlab.config.compose import conf_dir, load, session, without_hydra
-from robustlab.config.resolvers import run_name
+from robustlab.config.compose import session
+from robustlab.config.hydra_session import conf_dir, load, without_hydra
+from robustlab.config.run_names import run_name
 
 Composer = Callable[..., DictConfig]
 

@@ -7,7 +7,7 @@ import pytest
 
 from robustlab.config.compose import compose
 from robustlab.config.contents import changed_contents, contents
-from robustlab.config.resolvers import run_name
+from robustlab.config.run_names import run_name
 
 ONE = "7692c3ad3540bb80"  # printf one | sha256sum
 TWO = "3fc4ccfe745870e2"

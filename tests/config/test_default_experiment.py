@@ -4,9 +4,10 @@ from itertools import product
 
 import pytest
 
-from robustlab.config.compose import all_options, compose, load, session, without_hydra
+from robustlab.config.compose import compose, session
 from robustlab.config.default_experiment import DEFAULT_EXPERIMENT, with_default_experiment
-from robustlab.config.resolvers import run_name
+from robustlab.config.hydra_session import all_options, load, without_hydra
+from robustlab.config.run_names import run_name
 from robustlab.train import main
 
 NAMED = f"experiment={DEFAULT_EXPERIMENT}"

@@ -8,9 +8,10 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from robustlab.config.check import problems
-from robustlab.config.compose import all_options, compose, load, session, without_hydra
+from robustlab.config.compose import compose, session
+from robustlab.config.hydra_session import all_options, load, without_hydra
 from robustlab.config.overlays import lineage, value_notes
-from robustlab.config.resolvers import run_name
+from robustlab.config.run_names import run_name
 from robustlab.core.errors import ConfigError
 from robustlab.train import main
 from tests.config.published import ASYMMETRIC_CIFAR10, FAMILIES, SAYS, TRAINING, VALUES, setting_of

@@ -4,10 +4,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from robustlab.config.compose import compose, conf_dir, expand
 from robustlab.config.build import build
-from robustlab.engine.learner import Learner
+from robustlab.config.compose import compose, expand
+from robustlab.config.hydra_session import conf_dir
 from robustlab.core.runtime import Runtime
+from robustlab.engine.learner import Learner
 from robustlab.engine.lr_schedule import arguments
 
 

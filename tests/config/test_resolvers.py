@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from robustlab.config.compose import compose
-from robustlab.config.resolvers import path_safe, register, run_name
+from robustlab.config.resolvers import register
+from robustlab.config.run_names import path_safe, run_name
 
 
 @pytest.fixture(scope="module")

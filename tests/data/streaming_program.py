@@ -6,9 +6,9 @@ import sys
 
 import torch
 
+from robustlab.data.run_data import Data
 from robustlab.data.serving import workers
 from robustlab.data.transforms.augment import Flip, PadCrop
-from robustlab.data.run_data import Data
 from tests.data.toy_source import Toy
 
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from robustlab.core import rng
+from robustlab.core.errors import ConfigError
 from robustlab.data.transforms import augment
+from robustlab.data.transforms.augment import Erase, Flip, PadCrop, mixup, normalize, single_thread
+from robustlab.data.transforms.jitter import ColorJitter
 from robustlab.data.transforms.policies import AutoAugment, RandAugment, TrivialAugment
 from robustlab.data.transforms.resample import CenterCrop, RandomAffine, RandomResizedCrop, Resize
-from robustlab.data.transforms.jitter import ColorJitter
-from robustlab.data.transforms.augment import Erase, Flip, PadCrop, mixup, normalize, single_thread
 from robustlab.data.transforms.transform import Pipeline, Transform
-from robustlab.core.errors import ConfigError
 
 TRANSFORMS: list[Transform] = [
     PadCrop(4),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from robustlab.data.sources.celeba import CelebA
 from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.sources.celeba import CelebA
 from tests.data.fixtures import picture, values, write_csv
 
 NAMES = [f"Attribute_{number}" for number in range(40)]

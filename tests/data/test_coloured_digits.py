@@ -3,9 +3,12 @@
 import pytest
 import torch
 
-from robustlab.data.sources.coloured_digits import CMNIST10, CMNISTIrm, CMNISTPairs, CMNISTSubpop
-from robustlab.data.sources.grey_images import grey_images
 from robustlab.core.errors import ConfigError
+from robustlab.data.sources.cmnist_10 import CMNIST10
+from robustlab.data.sources.cmnist_irm import CMNISTIrm
+from robustlab.data.sources.cmnist_pairs import CMNISTPairs
+from robustlab.data.sources.cmnist_subpop import CMNISTSubpop
+from robustlab.data.sources.grey_images import grey_images
 from tests.data.fixtures import digits_npz
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from robustlab.data.transforms.decode import CenterCropResize, ResizeCenterCrop
 from robustlab.core.errors import ConfigError
+from robustlab.data.transforms.decode import CenterCropResize, ResizeCenterCrop
 
 NOTHING = torch.empty(0)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torchvision.datasets as tv
 
+from robustlab.core.errors import ConfigError
 from robustlab.data.sources.dominoes import Dominoes
 from robustlab.data.sources.group_tables import count
-from robustlab.core.errors import ConfigError
 from tests.data.fixtures import digits_npz
 
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustlab.data.transforms.resample import CenterCrop
-from robustlab.data.transforms.augment import Flip
-from robustlab.data.dataset import TaskSpec
-from robustlab.data.serving.frozen_features import FrozenFeatures
-from robustlab.data.run_data import Data
-from robustlab.data.noise.transitions import Symmetric
 from robustlab.core.errors import ConfigError
+from robustlab.data.dataset import TaskSpec
+from robustlab.data.noise.transitions import Symmetric
+from robustlab.data.run_data import Data
+from robustlab.data.serving.frozen_features import FrozenFeatures
+from robustlab.data.transforms.augment import Flip
+from robustlab.data.transforms.resample import CenterCrop
 from robustlab.models.heads import TwoHeads
 from tests.data.toy_source import Toy
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from robustlab.data.sources.grey_images import grey_images
 from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.sources.grey_images import grey_images
 from tests.data.fixtures import digits_npz
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from robustlab.data.sources.group_files import GroupFolder
 from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.sources.group_files import GroupFolder
 from tests.data.fixtures import picture, values, write_csv
 
 HEADER = ("file", "split", "y", "a")

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.dataset import DataSource, Split, TaskSpec
 from robustlab.data.sources.group_tables import codes, count, differences, read_columns, show, write_table
-from robustlab.core.errors import ConfigError, DataError
 
 TASK = TaskSpec(2, (3, 4, 4), (0.5,) * 3, (0.5,) * 3, ("landbird", "waterbird"), ("land", "water"))
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from robustlab.data.dataset import Split
-from robustlab.data.sources.image_folder import ImageFolder
-from robustlab.data.run_data import Data
-from robustlab.data.noise.transitions import Symmetric
 from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.dataset import Split
+from robustlab.data.noise.transitions import Symmetric
+from robustlab.data.run_data import Data
+from robustlab.data.sources.image_folder import ImageFolder
+from robustlab.data.told_groups import split_groups, train_groups
 from robustlab.methods.erm import ERM
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.data.toy_source import Toy
@@ -53,22 +54,22 @@ def test_groups_are_counted():
 def test_only_a_method_that_says_so_is_told_groups():
     data = grouped()
     assert "groups" in data.provides
-    groups = data.train_groups(ToldGroups())
+    groups = train_groups(data, ToldGroups())
     assert torch.equal(groups, data.assigned * 2 + biased("train", data.assigned))
     for split in ("train", "val", "test"):
         attributes = data.attributes(split)
         assert attributes is not None
-        assert torch.equal(data.groups(split, ToldGroups()), data.labels(split) * 2 + attributes)
+        assert torch.equal(split_groups(data, split, ToldGroups()), data.labels(split) * 2 + attributes)
     with pytest.raises(AssertionError, match="ERM asks for groups"):
-        data.train_groups(ERM())
+        train_groups(data, ERM())
     with pytest.raises(AssertionError, match="ERM asks for groups"):
-        data.groups("val", ERM())
+        split_groups(data, "val", ERM())
 
 
 def test_groups_of_a_training_set_follow_the_assigned_labels():
     data = grouped(400, noise=Symmetric(rate=0.5))
     assert data.clean is not None
-    assert torch.equal(data.train_groups(ToldGroups()), data.assigned * 2 + biased("train", data.clean))
+    assert torch.equal(train_groups(data, ToldGroups()), data.assigned * 2 + biased("train", data.clean))
 
 
 def test_a_subset_and_a_share_keep_each_sample_with_its_attribute():
@@ -79,7 +80,7 @@ def test_a_subset_and_a_share_keep_each_sample_with_its_attribute():
         attributes = data.attributes(split)
         assert attributes is not None
         assert torch.equal(attributes, everything[indices])
-    assert len(data.train_groups(ToldGroups())) == 200
+    assert len(train_groups(data, ToldGroups())) == 200
 
 
 def test_without_attributes_nothing_is_known_of_groups():
@@ -88,7 +89,7 @@ def test_without_attributes_nothing_is_known_of_groups():
     assert data.attributes("train") is None
     assert data.group_counts("test") is None
     with pytest.raises(ConfigError, match="attributes of the val split are not known"):
-        data.groups("val", ToldGroups())
+        split_groups(data, "val", ToldGroups())
 
 
 def test_which_splits_are_evaluated():

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from robustlab.data.noise.human_labels import HumanLabels
 from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.noise.human_labels import HumanLabels
 
 CLEAN = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9] * 3)
 WORSE = np.roll(CLEAN, 1)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from robustlab.data.sources.imagenet9 import VARIANTS, ImageNet9
-from robustlab.data.run_data import Data
 from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.run_data import Data
+from robustlab.data.sources.imagenet9 import VARIANTS, ImageNet9
 from tests.data.fixtures import picture, values
 
 CLASSES = ("00_dog", "01_bird", "02_wheeled vehicle", "03_reptile", "04_carnivore", "05_insect",

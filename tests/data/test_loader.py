@@ -5,16 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustlab.data.transforms.policies import AutoAugment
-from robustlab.data.transforms.augment import Flip, PadCrop
+from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import Batch
+from robustlab.data.noise.transitions import Symmetric
+from robustlab.data.run_data import Data
 from robustlab.data.serving.feed import Renderer, ResidentFeed, View
 from robustlab.data.serving.loader import Loader
-from robustlab.data.run_data import Data
-from robustlab.data.noise.transitions import Symmetric
 from robustlab.data.serving.order import Order
+from robustlab.data.transforms.augment import Flip, PadCrop
+from robustlab.data.transforms.policies import AutoAugment
 from robustlab.data.transforms.transform import Pipeline
-from robustlab.core.errors import ConfigError
 from tests.data.toy_source import Toy
 
 WEAK = [PadCrop(padding=1), Flip()]

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustlab.data.sources.metashift import MetaShift
 from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.sources.metashift import MetaShift
 from tests.data.fixtures import picture, values
 
 CELLS = {

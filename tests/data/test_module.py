@@ -4,10 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustlab.data.run_data import Data
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.noise.transitions import FixedLabels, Symmetric
 from robustlab.data.partition import balanced_subset, stratified_share
-from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.run_data import Data
 from tests.data.toy_source import Toy
 
 

@@ -7,14 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustlab.core import rng
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.dataset import TaskSpec
-from robustlab.data.run_data import Data
-from robustlab.data.noise.transitions import AsymmetricCIFAR10, AsymmetricCIFAR100, FixedLabels, PairFlip, Symmetric
+from robustlab.data.noise.class_maps import (
+    CIFAR10_CLASSES,
+    CIFAR100_SUPERCLASSES,
+    consecutive_successor,
+    superclass_successor,
+)
 from robustlab.data.noise.human_labels import HumanLabels
 from robustlab.data.noise.instance import InstanceDependent
 from robustlab.data.noise.noise_model import NoiseModel
-from robustlab.data.noise.class_maps import CIFAR10_CLASSES, CIFAR100_SUPERCLASSES, consecutive_successor, superclass_successor
-from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.noise.transitions import AsymmetricCIFAR10, AsymmetricCIFAR100, FixedLabels, PairFlip, Symmetric
+from robustlab.data.run_data import Data
 from tests.data.toy_source import Lazy, Toy
 
 

@@ -8,7 +8,8 @@ import torchvision.transforms.v2.functional as oracle
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from robustlab.data.transforms import geometry, colour_ops as ops
+from robustlab.data.transforms import colour_ops as ops
+from robustlab.data.transforms import geometry
 
 SHAPES = [(3, 32, 32), (1, 28, 28), (3, 24, 40)]
 

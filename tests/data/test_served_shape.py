@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from robustlab.data.transforms.resample import CenterCrop, RandomResizedCrop, Resize
-from robustlab.data.transforms.augment import Flip
-from robustlab.data.run_data import Data
 from robustlab.core.errors import ConfigError
+from robustlab.data.run_data import Data
+from robustlab.data.transforms.augment import Flip
+from robustlab.data.transforms.resample import CenterCrop, RandomResizedCrop, Resize
 from tests.data.toy_source import Toy
 
 

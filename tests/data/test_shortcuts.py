@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustlab.data.sources.shortcuts import aligned, flipped, shuffled
 from robustlab.core.errors import ConfigError
+from robustlab.data.sources.shortcuts import aligned, flipped, shuffled
 
 
 @given(

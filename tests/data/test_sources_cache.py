@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from robustlab.data.storage.cache import cached_array, fingerprint
 from robustlab.core.errors import DataError, UnavailableError
+from robustlab.data.storage.cache import cached_array, fingerprint
 
 
 def blocks():

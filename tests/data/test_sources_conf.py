@@ -10,10 +10,11 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from robustlab.config.compose import compose
+from robustlab.config.hydra_session import conf_dir
 from robustlab.core import rng
-from robustlab.config.compose import compose, conf_dir
-from robustlab.data.transforms.transform import Pipeline
 from robustlab.data.dataset import DataSource
+from robustlab.data.transforms.transform import Pipeline
 
 FOLDER = conf_dir() / "dataset"
 NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))

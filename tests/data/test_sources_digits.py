@@ -4,8 +4,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from robustlab.data.sources.digits import Digits
 from robustlab.core.errors import ConfigError
+from robustlab.data.sources.digits import Digits
 
 
 def test_split_is_fixed_disjoint_and_complete():

@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from robustlab.data.sources import file_source as files
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.dataset import LazyImages
+from robustlab.data.sources import file_source as files
 from robustlab.data.sources.image_folder import ImageFolder
 from robustlab.data.sources.tiny_imagenet import TinyImageNet
 from robustlab.data.sources.webvision import MiniWebVision
-from robustlab.core.errors import ConfigError, DataError
 
 
 def picture(path: Path, value: int, size: tuple[int, int] = (6, 6)) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustlab.data.storage.encoded_images import decode_image, image_blocks
 from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.storage.encoded_images import decode_image, image_blocks
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from robustlab.data.sources import parquet
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.dataset import LazyImages
 from robustlab.data.noise.human_labels import read_label_file
+from robustlab.data.sources import parquet
 from robustlab.data.sources.parquet import Parquet
-from robustlab.core.errors import ConfigError, DataError
 
 
 def png(value: int, size: tuple[int, int] = (6, 6)) -> bytes:

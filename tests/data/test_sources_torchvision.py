@@ -15,8 +15,8 @@ import scipy.io
 import torch
 import torchvision.datasets as tv
 
-from robustlab.data.sources.torchvision_sets import Torchvision
 from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.sources.torchvision_sets import Torchvision
 
 COLOUR = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
 GREY = {"mean": (0.5,), "std": (0.2,)}

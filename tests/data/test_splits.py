@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 
 import robustlab.data
+from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import DataSource
+from robustlab.data.run_data import Data
 from robustlab.data.sources.celeba import CelebA
-from robustlab.data.sources.coloured_digits import CMNIST10, CMNISTIrm, CMNISTPairs, CMNISTSubpop
+from robustlab.data.sources.cmnist_10 import CMNIST10
+from robustlab.data.sources.cmnist_irm import CMNISTIrm
+from robustlab.data.sources.cmnist_pairs import CMNISTPairs
+from robustlab.data.sources.cmnist_subpop import CMNISTSubpop
 from robustlab.data.sources.digits import Digits
 from robustlab.data.sources.dominoes import Dominoes
 from robustlab.data.sources.group_files import GroupFolder
 from robustlab.data.sources.image_folder import ImageFolder
 from robustlab.data.sources.imagenet9 import VARIANTS, ImageNet9
 from robustlab.data.sources.metashift import MetaShift
-from robustlab.data.run_data import Data
 from robustlab.data.sources.parquet import Parquet
 from robustlab.data.sources.textured_digits import TexturedDigits
 from robustlab.data.sources.tiny_imagenet import TinyImageNet
@@ -26,7 +30,6 @@ from robustlab.data.sources.torchvision_sets import Torchvision
 from robustlab.data.sources.urbancars import UrbanCars
 from robustlab.data.sources.waterbirds import Waterbirds
 from robustlab.data.sources.webvision import MiniWebVision
-from robustlab.core.errors import ConfigError
 from tests.data import test_sources_folders as folders
 from tests.data import test_sources_parquet as parquet
 from tests.data.fixtures import digits_npz, picture

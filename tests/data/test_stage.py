@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustlab.data.sources.image_folder import ImageFolder
+from robustlab.core.errors import DataError, UnavailableError
 from robustlab.data.run_data import Data
+from robustlab.data.sources.image_folder import ImageFolder
 from robustlab.data.sources.parquet import Parquet
 from robustlab.data.storage.staging import Stage
-from robustlab.core.errors import DataError, UnavailableError
 from tests.data.fixtures import picture
 from tests.data.test_sources_parquet import png, write
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from robustlab.core import rng
-from robustlab.data.transforms.augment import Flip
+from robustlab.core.errors import ConfigError, DataError, ResourceError
 from robustlab.data.dataset import DataSource, Split, TaskSpec
-from robustlab.data.transforms.decode import Decode, RandomResizedCrop, ResizeCenterCrop, ResizeRandomCrop
 from robustlab.data.run_data import Data
 from robustlab.data.serving.streaming import StreamingFeed
-from robustlab.core.errors import ConfigError, DataError, ResourceError
+from robustlab.data.transforms.augment import Flip
+from robustlab.data.transforms.decode import Decode, RandomResizedCrop, ResizeCenterCrop, ResizeRandomCrop
 from tests.data.test_loader import VIEWS, by_sample, same
 from tests.data.toy_source import Lazy, Toy
 

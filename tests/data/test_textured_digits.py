@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from robustlab.core.errors import ConfigError
 from robustlab.data.sources.group_tables import count
 from robustlab.data.sources.textured_digits import TexturedDigits
-from robustlab.core.errors import ConfigError
 from tests.data.fixtures import digits_npz
 
 SIZES = {"train": 300, "val": 60, "test": 80}

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.sources.group_tables import count
 from robustlab.data.sources.urbancars import UrbanCars
-from robustlab.core.errors import ConfigError, DataError
 from tests.data.fixtures import picture, values
 
 KINDS = ("urban", "country")

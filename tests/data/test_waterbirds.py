@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.sources.group_tables import count, differences
 from robustlab.data.sources.waterbirds import Waterbirds
-from robustlab.core.errors import ConfigError, DataError
 from tests.data.fixtures import picture, values, write_csv
 
 HEADER = ("img_id", "img_filename", "y", "split", "place", "place_filename")

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustlab.data.transforms.augment import Flip
-from robustlab.data.transforms.decode import RandomResizedCrop, ResizeCenterCrop
 from robustlab.data.run_data import Data
 from robustlab.data.serving.order import Order, WeightedOrder
+from robustlab.data.transforms.augment import Flip
+from robustlab.data.transforms.decode import RandomResizedCrop, ResizeCenterCrop
 from tests.data.test_loader import VIEWS, same
 from tests.data.toy_source import Toy
 

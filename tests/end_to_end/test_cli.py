@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from robustlab.config.resolvers import run_name, sweep_group
+from robustlab.config.run_names import run_name, sweep_group
 from robustlab.core.errors import ConfigError, DataError, NumericalError
 from robustlab.train import main
 

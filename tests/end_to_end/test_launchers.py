@@ -11,8 +11,8 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from robustlab.sweeps.outcomes import PointOutcome
 from robustlab.core.errors import DataError
+from robustlab.sweeps.outcomes import PointOutcome
 from robustlab.train import main
 
 SWEEP = ["-m", "method=erm", "seed=0,1,2"]

@@ -9,8 +9,8 @@ import torch
 
 from robustlab.models.external import torchvision_model
 from robustlab.models.small_cnn import small_cnn
-from robustlab.pruning.scores import magnitude_scores
 from robustlab.models.units import units_of
+from robustlab.pruning.scores import magnitude_scores
 from tests.end_to_end.harness import assert_same_run, rows, run_folder, start, train
 from tests.end_to_end.test_ddp import train_two
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from robustlab.config.compose import compose
-from robustlab.config.resolvers import run_name
+from robustlab.config.run_names import run_name
 from robustlab.core.errors import DataError
 from robustlab.train import main
 from tests.end_to_end.harness import run_folder, train

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from robustlab.data.dataset import DataSource, Split, TaskSpec
 from robustlab.core.runtime import Runtime
+from robustlab.data.dataset import DataSource, Split, TaskSpec
 from robustlab.engine.method import Context, Method
 
 Row = tuple[int, int, int]

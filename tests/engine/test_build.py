@@ -11,12 +11,12 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
 
 from robustlab.config.compose import compose
-from robustlab.data.sources.digits import Digits
+from robustlab.core.errors import ConfigError
+from robustlab.core.runtime import Runtime
 from robustlab.data.run_data import Data
+from robustlab.data.sources.digits import Digits
 from robustlab.engine.build_data import build_data
 from robustlab.engine.build_method import build_method
-from robustlab.core.runtime import Runtime
-from robustlab.core.errors import ConfigError
 from robustlab.methods.erm import ERM
 from robustlab.models.small_cnn import small_cnn
 from tests.data.toy_source import Toy

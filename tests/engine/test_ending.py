@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from robustlab.core.errors import ConfigError, NumericalError, RunFolderError
 from robustlab.engine.ending import errors_recorded, read_ending, record_ending
 from robustlab.engine.lock import locked
-from robustlab.core.errors import ConfigError, NumericalError, RunFolderError
 
 
 def start(folder, error=None):

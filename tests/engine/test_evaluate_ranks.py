@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from robustlab.core.runtime import Runtime
 from robustlab.data.run_data import Data
 from robustlab.engine.evaluate import Outcomes, evaluate, evaluate_splits
 from robustlab.engine.learner import Learner
-from robustlab.core.runtime import Runtime
 from tests.engine.planted import TEST, Planted, reader
 from tests.ranks import joined, run_ranks
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from robustlab.engine.run_folder import SHOWN, read_json, read_results
 from robustlab.core.errors import RunFolderError
+from robustlab.tracking.finished_run import SHOWN, read_json, read_results
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "3", "{}", '{"finished": true}', "\xff"])

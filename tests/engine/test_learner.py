@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from robustlab.engine.learner import Learner
-from robustlab.core.runtime import Runtime
 from robustlab.core.errors import ConfigError
+from robustlab.core.runtime import Runtime
+from robustlab.engine.learner import Learner
 
 RUNTIME = Runtime(torch.device("cpu"))
 INPUTS = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))

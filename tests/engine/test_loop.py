@@ -9,18 +9,18 @@ from typing import Any, cast
 
 import pytest
 
+from robustlab.core.errors import NumericalError
+from robustlab.core.signals import StopFlag
 from robustlab.engine.checkpoint import Checkpoints
 from robustlab.engine.learner import Learner
 from robustlab.engine.loop import fit
-from robustlab.engine.session import Session, restore
-from robustlab.core.signals import StopFlag
-from robustlab.engine.trainer_settings import LoopSettings
-from robustlab.core.errors import NumericalError
 from robustlab.engine.method import Method, Stage
-from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
-from robustlab.methods.label_noise.elr import ELR
+from robustlab.engine.session import Session, restore
+from robustlab.engine.trainer_settings import LoopSettings
 from robustlab.methods.erm import ERM
 from robustlab.methods.groups.jtt import JTT
+from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
+from robustlab.methods.label_noise.elr import ELR
 from tests.methods.harness import RUNTIME, Options, assert_equal, make_context, make_data, snapshot
 
 EPOCHS = 3

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from robustlab.engine.meter import Meter
-from robustlab.core.runtime import Runtime
-from robustlab.engine.selection import Selection
 from robustlab.core.errors import NumericalError
+from robustlab.core.runtime import Runtime
+from robustlab.engine.meter import Meter
+from robustlab.engine.selection import Selection
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from robustlab.config.compose import compose
 from robustlab.config.occupant import plain
-from robustlab.engine.preflight import CPU, check_beside, preflight
 from robustlab.core.console import say
+from robustlab.engine.preflight import CPU, check_beside, preflight
 
 POINT = ["dataset=digits", "noise=symmetric", "dataset.subset=60", "trainer.batch_size=20", "model.widths=[8]"]
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from robustlab.config.compose import compose
+from robustlab.core.runtime import Runtime
 from robustlab.engine import read_data as module
 from robustlab.engine.read_data import read_data, shared_data
-from robustlab.core.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"))
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from robustlab.core.runtime import resolve_precision
 from robustlab.core.errors import ConfigError
+from robustlab.core.runtime import resolve_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 

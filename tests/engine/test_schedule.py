@@ -8,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustlab.config.compose import compose, options
+from robustlab.config.compose import compose
+from robustlab.config.hydra_session import options
+from robustlab.core.errors import ConfigError
 from robustlab.engine.build_method import build_method
 from robustlab.engine.learner import Learner
-from robustlab.core.errors import ConfigError
 from robustlab.engine.method import Method
 from tests.methods.harness import RUNTIME, make_data
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robustlab.core.errors import ConfigError
 from robustlab.data.run_data import Data
 from robustlab.engine.selection import RULES, Selection, rules_for
-from robustlab.core.errors import ConfigError
 from robustlab.tracking.rule_names import RULE_NAMES, is_oracle
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.data.toy_source import Toy

@@ -2,9 +2,9 @@
 
 import pytest
 
+from robustlab.core.errors import ConfigError
 from robustlab.core.runtime import available_cpus
 from robustlab.core.world import World
-from robustlab.core.errors import ConfigError
 
 TASK = {
     "SLURM_JOB_ID": "7",

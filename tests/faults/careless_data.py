@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, zeros
 
-from robustlab.data.sources.file_source import FileImages
 from robustlab.core.errors import DataError
+from robustlab.data.sources.file_source import FileImages
 
 
 class Substitute(FileImages):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustlab.core.errors import ConfigError, RunFolderError
 from robustlab.engine import checkpoint
 from robustlab.engine.checkpoint import Checkpoints, read_checked
-from robustlab.core.errors import ConfigError, RunFolderError
 from tests.end_to_end.harness import assert_same_run, run_folder, start, train
 from tests.faults.injectors import kill, on_call, replace
 from tests.faults.subjects import arguments

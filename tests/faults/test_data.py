@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from robustlab.data.storage import manifest
-from robustlab.data.storage.cache import cached_array
+from robustlab.core.errors import DataError
+from robustlab.data.run_data import Data
 from robustlab.data.sources.file_source import image_files
 from robustlab.data.sources.image_folder import ImageFolder
-from robustlab.data.run_data import Data
-from robustlab.core.errors import DataError
+from robustlab.data.storage import manifest
+from robustlab.data.storage.cache import cached_array
 from tests.end_to_end.harness import train
 from tests.faults.careless_data import Substitute, cached_in_place, listed_as_found
 

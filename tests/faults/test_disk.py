@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from robustlab.core import files
-from robustlab.engine.checkpoint import Checkpoints, read_checked, write_atomically
-from robustlab.engine.run_folder import prepare_folder
-from robustlab.engine.lock import locked
 from robustlab.core.errors import RunFolderError
+from robustlab.engine.checkpoint import Checkpoints, read_checked, write_atomically
+from robustlab.engine.lock import locked
+from robustlab.engine.run_folder import prepare_folder
 from tests.end_to_end.harness import assert_same_run, run_folder, train
 from tests.faults.injectors import on_call, replace
 from tests.faults.subjects import arguments

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from robustlab.core.errors import ConfigError, RunFolderError
 from robustlab.engine import lock
 from robustlab.engine.lock import Holder, locked
-from robustlab.core.errors import ConfigError, RunFolderError
 from tests.end_to_end.harness import assert_same_run, start, train
 from tests.faults import injectors
 from tests.faults.subjects import arguments

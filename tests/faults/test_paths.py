@@ -6,9 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from robustlab.config import resolvers
-from robustlab.config.resolvers import path_safe
-from robustlab.engine.run_folder import prepare_folder
+from robustlab.config.run_names import path_safe
 from robustlab.core.errors import ConfigError
+from robustlab.engine.run_folder import prepare_folder
 from tests.end_to_end.harness import train
 from tests.faults.subjects import arguments
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustlab.engine.checkpoint import SCHEMA_VERSION, Checkpoints
 from robustlab.core.files import write_text
+from robustlab.engine.checkpoint import SCHEMA_VERSION, Checkpoints
 from robustlab.tracking.trackers import METRICS_FILE, Trackers
 from tests.end_to_end.harness import assert_same_run, run_folder, start, train
 from tests.faults.injectors import Operations, count_operations, die_at, kill_at_operation

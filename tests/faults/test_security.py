@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from robustlab.data.noise import label_files as labels
-from robustlab.data.storage.cache import read_array
-from robustlab.data.noise.human_labels import read_label_file
-from robustlab.engine.checkpoint import SCHEMA_VERSION, read_checked
 from robustlab.core.errors import UserError
+from robustlab.data.noise import label_files as labels
+from robustlab.data.noise.human_labels import read_label_file
+from robustlab.data.storage.cache import read_array
+from robustlab.engine.checkpoint import SCHEMA_VERSION, read_checked
 from robustlab.models.weights import read_weights
 from tests.end_to_end.harness import run_folder, train
 from tests.faults.subjects import arguments

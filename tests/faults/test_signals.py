@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from robustlab.engine.checkpoint import read_checked
-from robustlab.core.signals import STOP_SIGNALS, StopFlag, StoppedEarly
 from robustlab.core.errors import RunFolderError
+from robustlab.core.signals import STOP_SIGNALS, StopFlag, StoppedEarly
+from robustlab.engine.checkpoint import read_checked
 from tests.end_to_end.harness import assert_same_run, kill_group, run_folder, start, train
 from tests.faults.injectors import Operations, in_order, on_call, replace
 from tests.faults.subjects import arguments

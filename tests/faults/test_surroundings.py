@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from robustlab.core import rng
+from robustlab.core.errors import ConfigError
 from robustlab.data.serving.streaming import BatchDecoder, Request
 from robustlab.engine.identity import check_resumable
-from robustlab.core.errors import ConfigError
 from tests.end_to_end.harness import SMALL, assert_same_run, run_folder, start, train
 from tests.faults.injectors import in_order, kill, on_call, replace
 from tests.faults.subjects import arguments

@@ -3,9 +3,10 @@
 import pytest
 from omegaconf import OmegaConf
 
-from robustlab.config.compose import load, session, without_hydra
-from robustlab.sweeps.points import checked, expand_sweep, read_sweep
+from robustlab.config.compose import session
+from robustlab.config.hydra_session import load, without_hydra
 from robustlab.core.errors import ConfigError
+from robustlab.sweeps.points import checked, expand_sweep, read_sweep
 
 
 def by_itself(hydra, point):

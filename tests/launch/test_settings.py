@@ -3,7 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from robustlab.config.compose import load, session
+from robustlab.config.compose import session
+from robustlab.config.hydra_session import load
 from robustlab.core.errors import ClusterError, ConfigError
 from robustlab.launch.slurm_settings import gpus_per_job, need_slurm, slurm_settings, submitit_parameters
 

@@ -9,10 +9,10 @@ from dataclasses import asdict
 
 import pytest
 
-from robustlab.launch.slurm_queue import QueuedJob
-from robustlab.launch.submission import Submission, SubmittedPoint, log_path, outcome_path
-from robustlab.launch.standing import Overview
 from robustlab.launch.run_status import Status
+from robustlab.launch.slurm_queue import QueuedJob
+from robustlab.launch.standing import Overview
+from robustlab.launch.submission import Submission, SubmittedPoint, log_path, outcome_path
 from tests.launch.many_runs import make_runs
 
 

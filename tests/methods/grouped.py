@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from robustlab.core import rng
-from robustlab.data.transforms.augment import PadCrop
-from robustlab.data.sources.digits import Digits
-from robustlab.data.run_data import Data
 from robustlab.data.noise.transitions import Symmetric
+from robustlab.data.run_data import Data
+from robustlab.data.sources.digits import Digits
+from robustlab.data.transforms.augment import PadCrop
 from tests.data.grouped_source import Grouped, WithValidation
 
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from robustlab.core import rng
-from robustlab.data.transforms.transform import Transform
-from robustlab.data.dataset import DataSource, Split, TaskSpec
-from robustlab.data.run_data import Data
-from robustlab.data.noise.transitions import Symmetric
-from robustlab.engine.learner import Learner
 from robustlab.core.runtime import Runtime
+from robustlab.data.dataset import DataSource, Split, TaskSpec
+from robustlab.data.noise.transitions import Symmetric
+from robustlab.data.run_data import Data
+from robustlab.data.transforms.transform import Transform
+from robustlab.engine.learner import Learner
 from robustlab.engine.method import Context, Method, Position
 from robustlab.models.mlp import mlp
 

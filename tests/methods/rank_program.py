@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from robustlab.core.errors import ConfigError
 from robustlab.engine.build_method import build_method
 from robustlab.engine.evaluate import evaluate_splits
-from robustlab.core.errors import ConfigError
 from robustlab.engine.method import Method
 from tests.methods.grouped import grouped_digits
 from tests.methods.harness import RUNTIME, flat, run

@@ -2,10 +2,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustlab.data.run_data import Data
 from robustlab.core.errors import ConfigError
-from robustlab.methods.groups.class_balanced import ClassBalanced, inverse_frequency
+from robustlab.data.run_data import Data
 from robustlab.methods.erm import ERM
+from robustlab.methods.groups.class_balanced import ClassBalanced, inverse_frequency
 from tests.data.toy_source import Toy
 from tests.methods.harness import assert_equal, make_context, run, snapshot
 

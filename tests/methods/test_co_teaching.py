@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from robustlab.core.errors import ConfigError
 from robustlab.engine.method import Position
-from robustlab.methods.label_noise.co_teaching import CoTeaching, forget_share, small_losses
 from robustlab.methods.erm import ERM
+from robustlab.methods.label_noise.co_teaching import CoTeaching, forget_share, small_losses
 from tests.methods.harness import Options, accuracy, flat, make_context, make_data, run
 
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from robustlab.config.compose import compose
 from robustlab.config.build import build
+from robustlab.config.compose import compose
 from robustlab.core.errors import ConfigError, NumericalError
-from robustlab.methods.pruning.demp import DemP
 from robustlab.methods.erm import ERM
+from robustlab.methods.pruning.demp import DemP
 from robustlab.pruning.death import DeathSettings
-from robustlab.pruning.update_noise import NoiseSettings
 from robustlab.pruning.penalty import PenaltySettings
 from robustlab.pruning.surgery_settings import SurgerySettings
+from robustlab.pruning.update_noise import NoiseSettings
 from tests.methods.harness import Options, assert_equal, make_context, make_data, run, snapshot
 
 OFF = {"reg": {"peak": 0.0}, "noise": {"std": 0.0}}

@@ -6,11 +6,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from robustlab.core import rng
-from robustlab.data.run_data import Data
 from robustlab.core.errors import ConfigError
+from robustlab.data.run_data import Data
+from robustlab.data.told_groups import split_groups
+from robustlab.methods.erm import ERM
 from robustlab.methods.groups import dfr
 from robustlab.methods.groups.dfr import ABSENT, DFR, features, logistic_regression
-from robustlab.methods.erm import ERM
 from robustlab.methods.groups.reweighting import balanced_choice
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.methods.harness import RUNTIME, Options, assert_equal, make_context, make_data, run, snapshot
@@ -65,7 +66,7 @@ def test_the_network_predicts_as_the_mean_of_regressions_on_standardised_feature
     assert len({tuple(places.tolist()) for places in draws}) == len(draws) == 3
     margins = []
     for places in draws:
-        groups = data.groups("val", method)[places]
+        groups = split_groups(data, "val", method)[places]
         assert torch.bincount(groups).unique().numel() == 1
         scaler = StandardScaler().fit(read["train"])
         model = make_pipeline(scaler, l1(0.5).fit(scaler.transform(read["val"][places]), labels[places]))
@@ -116,7 +117,7 @@ def test_strengths_are_scored_with_the_scaler_of_the_official_code(split, monkey
         name: features(learner, next(data.evaluation(name, 200).epoch(0)).images, runtime=RUNTIME).numpy()
         for name in ("train", "val")
     }
-    labels, groups = {n: data.labels(n) for n in read}, {n: data.groups(n, method) for n in read}
+    labels, groups = {n: data.labels(n) for n in read}, {n: split_groups(data, n, method) for n in read}
     key = rng.fold(method.context.seed, "dfr strength")
     scored, half = torch.arange(len(labels["val"])), torch.arange(len(labels[split]))
     if split == "val":

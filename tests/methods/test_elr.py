@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from robustlab.core.errors import ConfigError
-from robustlab.methods.label_noise.elr import ELR, early_learning_penalty
 from robustlab.methods.erm import ERM
+from robustlab.methods.label_noise.elr import ELR, early_learning_penalty
 from tests.methods.harness import Options, accuracy, make_context, make_data, run, snapshot
 
 

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from robustlab.core import rng
-from robustlab.data.transforms.augment import mixup
 from robustlab.core.errors import ConfigError
+from robustlab.data.transforms.augment import mixup
 from robustlab.engine.method import Position
 from robustlab.methods.erm import ERM
 from tests.methods.harness import accuracy, make_context, make_data, run

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustlab.data.run_data import Data
 from robustlab.core.errors import ConfigError
+from robustlab.data.run_data import Data
+from robustlab.data.told_groups import train_groups
 from robustlab.methods.erm import ERM
 from robustlab.methods.groups.groupdro import GroupDRO
 from robustlab.methods.groups.reweighting import RWG
@@ -29,14 +30,14 @@ def group_losses(method, batch) -> dict[int, float]:
     with torch.no_grad():
         logits = method.learners["network"].network.train()(batch.images)
     losses = F.cross_entropy(logits, batch.targets, reduction="none")
-    groups = method.context.data.train_groups(method)[batch.index]
+    groups = train_groups(method.context.data, method)[batch.index]
     return {group: losses[groups == group].mean().item() for group in groups.unique().tolist()}
 
 
 @pytest.mark.parametrize("adjustment", [0.0, 2.0])
 def test_q_moves_by_the_losses_of_a_batch_and_the_adjustment_of_every_group(adjustment):
     method = built(GroupDRO(step=0.5, adjustment=adjustment))
-    counts = torch.bincount(method.context.data.train_groups(method)).tolist()
+    counts = torch.bincount(train_groups(method.context.data, method)).tolist()
     wanted = [0.25] * 4
     missing = 0
 

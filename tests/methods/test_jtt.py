@@ -3,10 +3,10 @@ from copy import deepcopy
 import pytest
 import torch
 
-from robustlab.data.run_data import Data
 from robustlab.core.errors import ConfigError
-from robustlab.methods.erm import ERM
+from robustlab.data.run_data import Data
 from robustlab.engine.inference import eval_logits
+from robustlab.methods.erm import ERM
 from robustlab.methods.groups.jtt import JTT, minority_found
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.methods.harness import (

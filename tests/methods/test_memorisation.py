@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from robustlab.diagnostics.memorisation import DiagnosticsSettings, memorisation_metrics, memorised, train_predictions, wrong_labels
+from robustlab.diagnostics.memorisation import (
+    DiagnosticsSettings,
+    memorisation_metrics,
+    memorised,
+    train_predictions,
+    wrong_labels,
+)
 from tests.methods.harness import make_data
 
 

@@ -10,11 +10,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustlab.engine.method import Position
+from robustlab.methods.erm import ERM
 from robustlab.methods.label_noise.co_teaching import CoTeaching
 from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
-from robustlab.methods.pruning.demp import DemP
 from robustlab.methods.label_noise.elr import ELR
-from robustlab.methods.erm import ERM
+from robustlab.methods.pruning.demp import DemP
 from robustlab.methods.pruning.group_norm import GroupNorm
 from robustlab.methods.pruning.slimming import NetworkSlimming
 from tests.device import PROTOTYPE, waiting_is_an_error
@@ -137,9 +137,9 @@ def test_the_test_sees_a_read(read):
 @pytest.mark.parametrize("method", ["erm", "crosssplit", "elr", "co_teaching", "demp"])
 def test_an_epoch_on_a_gpu_does_not_wait(method):
     from robustlab.config.compose import compose
+    from robustlab.core.runtime import Runtime
     from robustlab.engine.build_data import build_data
     from robustlab.engine.build_method import build_method
-    from robustlab.core.runtime import Runtime
 
     options = [f"method={method}", "trainer.device=cuda", "trainer.epochs=3", "dataset.subset=400"]
     cfg = compose([*options, *(["method.warmup.epochs=1"] if method == "crosssplit" else [])])

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from robustlab.data.sources.digits import Digits
-from robustlab.data.run_data import Data
-from robustlab.engine.learner import Learner
 from robustlab.core.errors import ConfigError
+from robustlab.data.run_data import Data
+from robustlab.data.sources.digits import Digits
+from robustlab.engine.learner import Learner
 from robustlab.methods.pruning.group_norm import GroupNorm
 from robustlab.methods.pruning.one_shot import Magnitude, OneShot, RandomPruning
 from robustlab.methods.pruning.saliency import Saliency

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustlab.data.transforms.resample import Resize
-from robustlab.data.sources.digits import Digits
-from robustlab.data.run_data import Data
-from robustlab.engine.learner import Learner
 from robustlab.core.errors import ConfigError, NumericalError
+from robustlab.data.run_data import Data
+from robustlab.data.sources.digits import Digits
+from robustlab.data.transforms.resample import Resize
+from robustlab.engine.learner import Learner
 from robustlab.methods.pruning.pruned_network import PrunedNetwork
 from robustlab.models.mlp import mlp
 from robustlab.models.resnet import resnet_small

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from robustlab.data.run_data import Data
+from robustlab.data.told_groups import train_groups
 from robustlab.methods.groups.reweighting import RWG, SUBG, balanced_choice
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.methods.harness import make_context
@@ -10,7 +11,7 @@ from tests.methods.harness import make_context
 def built(method, *, seed: int = 0):
     data = Data(Grouped(ThreeWay(70), biased), seed=seed, views={"weak": []})
     method.build(make_context(data, epochs=2, batch_size=4, seed=seed))
-    return method, data.train_groups(method)
+    return method, train_groups(data, method)
 
 
 def served(method, epochs: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 from robustlab.core.errors import ConfigError
 from robustlab.methods.pruning.saliency import EarlySaliency, Saliency, has_settled
 from robustlab.pruning.scores import crop_scores, snap_scores
-from robustlab.pruning.selection import removed_at
+from robustlab.pruning.unit_selection import removed_at
 from tests.methods.harness import Options, assert_equal, make_context, make_data, restore, run, snapshot
 
 SCORING = {"batches": 3, "batch_size": 40}

@@ -8,10 +8,10 @@ import torch
 import torch_pruning
 from torch import nn
 
-from robustlab.data.sources.digits import Digits
-from robustlab.data.run_data import Data
-from robustlab.engine.learner import Learner
 from robustlab.core.errors import ConfigError
+from robustlab.data.run_data import Data
+from robustlab.data.sources.digits import Digits
+from robustlab.engine.learner import Learner
 from robustlab.methods.pruning.group_norm import GroupNorm
 from robustlab.methods.pruning.one_shot import OneShot
 from robustlab.methods.pruning.slimming import NetworkSlimming

@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustlab.data.dataset import TaskSpec
-from robustlab.metrics.group_accuracy import GroupAccuracies, accuracy_by_group, average, balanced_average, class_and_attribute, group_of, inferred_accuracies, inferred_worst, weighted_average, worst
+from robustlab.metrics.group_accuracy import (
+    GroupAccuracies,
+    accuracy_by_group,
+    average,
+    balanced_average,
+    class_and_attribute,
+    group_of,
+    inferred_accuracies,
+    inferred_worst,
+    weighted_average,
+    worst,
+)
 from robustlab.metrics.intervals import wilson_interval
 from robustlab.metrics.metric_names import is_group_accuracy
 

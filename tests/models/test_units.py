@@ -14,9 +14,9 @@ from robustlab.models.resnet import cifar_resnet, resnet_small
 from robustlab.models.skip import Selector
 from robustlab.models.small_cnn import small_cnn
 from robustlab.models.transformer import mlp_units
+from robustlab.models.units import Reader, Units, UnitSet, units_of
 from robustlab.models.vgg import vgg16
 from robustlab.pruning.surgery import Surgeon
-from robustlab.models.units import Reader, Units, UnitSet, units_of
 
 RGB, LARGE, DIGITS = (3, 32, 32), (3, 64, 64), (1, 8, 8)
 VIT = {"architecture": "vit_tiny_patch16_224", "options": {"img_size": 32, "patch_size": 8, "depth": 2}}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from robustlab.models.heads import TwoHeads
 from robustlab.models.skip import Selector
-from robustlab.pruning.surgery import Surgeon
 from robustlab.models.units import FEATURES, Reader, Skip, Units, UnitSet
+from robustlab.pruning.surgery import Surgeon
 
 DEPTH = 1e3
 """How far below zero units are pushed: they are dead under batch statistics, too, and whatever a skip adds."""

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from robustlab.pruning.collapse import severing_sets
 from robustlab.models.units import units_of
+from robustlab.pruning.collapse import severing_sets
 from tests.pruning.surgical import images
 from tests.pruning.test_surgery_models import MODELS, build
 

@@ -8,9 +8,9 @@ from robustlab.models.bottleneck import resnet50
 from robustlab.models.external import timm_model
 from robustlab.models.mlp import mlp
 from robustlab.models.resnet import cifar_resnet, resnet_small
+from robustlab.models.units import units_of
 from robustlab.pruning.cost import Cost, forward_flops, layer_flops, parameters
 from robustlab.pruning.surgery import Surgeon
-from robustlab.models.units import units_of
 
 RGB32 = (3, 32, 32)
 

@@ -13,8 +13,8 @@ from robustlab.models.heads import TwoHeads
 from robustlab.models.mlp import mlp
 from robustlab.models.resnet import cifar_resnet
 from robustlab.models.small_cnn import small_cnn
-from robustlab.pruning.coupled import add_group_shrinkage, coupled_scores, group_norms
 from robustlab.models.units import Reader, Units, UnitSet, units_of
+from robustlab.pruning.coupled import add_group_shrinkage, coupled_scores, group_norms
 
 
 class Flattened(nn.Module):

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustlab.core.runtime import Runtime
 from robustlab.core.errors import ConfigError
+from robustlab.core.runtime import Runtime
 from robustlab.models.heads import TwoHeads
-from robustlab.pruning.death import DeathSettings, find_dead
 from robustlab.models.units import FEATURES, Reader, Units, UnitSet, units_of
+from robustlab.pruning.death import DeathSettings, find_dead
 from tests.pruning.surgical import images, kill, some_dead, tiny
 
 RUNTIME = Runtime(torch.device("cpu"))

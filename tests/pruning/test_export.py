@@ -11,17 +11,17 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from robustlab.core.errors import ConfigError
+from robustlab.core.runtime import Runtime
 from robustlab.engine.checkpoint import Checkpoints
 from robustlab.engine.learner import Learner
 from robustlab.engine.loop import _weights
-from robustlab.core.runtime import Runtime
-from robustlab.core.errors import ConfigError
+from robustlab.export.exported_network import load_pruned
+from robustlab.export.run_export import export_run
 from robustlab.methods.erm import ERM
 from robustlab.models.resnet import resnet_small
-from robustlab.pruning.cost import parameters
-from robustlab.export.run_export import export_run
-from robustlab.export.exported_network import load_pruned
 from robustlab.models.units import units_of
+from robustlab.pruning.cost import parameters
 from tests.pruning.surgical import images, some_dead
 from tests.report.test_report import script_at
 

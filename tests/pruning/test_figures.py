@@ -6,9 +6,16 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from robustlab.core.errors import ConfigError
-from robustlab.pruning.pruning_figures import SPARSITIES, _values, accuracy_against_sparsity, lines_of, live_units_figure, read_events, sparsity_figure
-from robustlab.report.collect import find_runs, group_runs
 from robustlab.core.figure_style import look
+from robustlab.pruning.live_units_figure import live_units_figure, read_events
+from robustlab.report.collect import find_runs, group_runs
+from robustlab.report.sparsity_figure import (
+    SPARSITIES,
+    _values,
+    accuracy_against_sparsity,
+    lines_of,
+    sparsity_figure,
+)
 from tests.report.test_report import config, make_run, script_at
 
 

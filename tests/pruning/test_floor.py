@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from robustlab.models.units import Reader, Units, UnitSet
 from robustlab.pruning.floor import Floor
 from robustlab.pruning.penalty import add_gradient, targeted
-from robustlab.models.units import Reader, Units, UnitSet
 
 UNITS = Units(
     (

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from robustlab.models.small_cnn import small_cnn
 from robustlab.export.latency import inference_speed_up
+from robustlab.models.small_cnn import small_cnn
 
 
 class Slow(nn.Module):

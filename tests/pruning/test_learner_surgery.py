@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustlab.core.errors import ConfigError
+from robustlab.core.runtime import Runtime
 from robustlab.engine.learner import Learner
 from robustlab.engine.loop import _weights
-from robustlab.core.runtime import Runtime
-from robustlab.core.errors import ConfigError
 from robustlab.methods.erm import ERM
 from robustlab.models.mlp import mlp
 from robustlab.models.units import Units, units_of

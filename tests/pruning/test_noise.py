@@ -7,8 +7,8 @@ from torch import nn
 from robustlab.core.errors import ConfigError
 from robustlab.models.mlp import mlp
 from robustlab.models.resnet import resnet_small
-from robustlab.pruning.update_noise import NoiseSettings, UpdateNoise
 from robustlab.pruning.strength_schedule import Schedule
+from robustlab.pruning.update_noise import NoiseSettings, UpdateNoise
 
 
 def network() -> nn.Module:

@@ -5,8 +5,8 @@ from torch import nn
 from robustlab.core.errors import ConfigError
 from robustlab.models.mlp import mlp
 from robustlab.models.resnet import resnet_small
-from robustlab.pruning.penalty import KINDS, TARGETS, PenaltySettings, add_gradient, norms, penalty, targeted
 from robustlab.models.units import units_of
+from robustlab.pruning.penalty import KINDS, TARGETS, PenaltySettings, add_gradient, norms, penalty, targeted
 
 
 def network() -> nn.Module:

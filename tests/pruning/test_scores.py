@@ -5,10 +5,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustlab.data.dataset import Batch
 from robustlab.core.errors import ConfigError
-from robustlab.pruning.scores import crop_scores, gates, magnitude_scores, random_scores, refreshed_statistics, scale_scores, snap_scores
+from robustlab.data.dataset import Batch
 from robustlab.models.units import Reader, Units, UnitSet
+from robustlab.pruning.scores import (
+    crop_scores,
+    gates,
+    magnitude_scores,
+    random_scores,
+    refreshed_statistics,
+    scale_scores,
+    snap_scores,
+)
 
 
 class Tiny(nn.Module):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustlab.core.errors import ConfigError, NumericalError
-from robustlab.pruning.selection import Ranking, check_reachable, cumulative_targets, removed_at
+from robustlab.pruning.unit_selection import Ranking, check_reachable, cumulative_targets, removed_at
 
 
 def awake(widths: dict[str, int]) -> dict[str, torch.Tensor]:

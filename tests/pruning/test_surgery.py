@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from robustlab.core.errors import ConfigError
+from robustlab.models.units import Reader, Units, UnitSet, units_of
 from robustlab.pruning.slicing import expanded, sliced
 from robustlab.pruning.surgery import Surgeon
-from robustlab.models.units import Reader, Units, UnitSet, units_of
 from tests.pruning.surgical import assert_consistent, count_by_hand, images, kill, some_dead, tiny
 
 BATCH = images(16, 2, 4, 4)

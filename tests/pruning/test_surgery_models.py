@@ -6,18 +6,18 @@ import torch.nn.functional as F
 import torch_pruning
 from torch import nn
 
-from robustlab.engine.learner import Learner
 from robustlab.core.runtime import Runtime
+from robustlab.engine.learner import Learner
 from robustlab.models.bottleneck import resnet50
 from robustlab.models.external import timm_model, torchvision_model
 from robustlab.models.mlp import mlp
 from robustlab.models.preact_resnet import preact_resnet18, wide_resnet
 from robustlab.models.resnet import cifar_resnet, resnet_small
 from robustlab.models.small_cnn import small_cnn
+from robustlab.models.units import RESIDUAL_MODES, units_of
 from robustlab.models.vgg import vgg16
 from robustlab.pruning.cost import Cost, forward_flops
 from robustlab.pruning.surgery import Surgeon
-from robustlab.models.units import RESIDUAL_MODES, units_of
 from tests.pruning.surgical import assert_consistent, count_by_hand, images, kill, some_dead, stirred
 
 RGB, LARGE, DIGITS = (3, 32, 32), (3, 64, 64), (1, 8, 8)

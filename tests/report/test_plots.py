@@ -6,8 +6,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from robustlab.core.errors import ConfigError
-from robustlab.report.collect import find_runs
 from robustlab.core.figure_style import look
+from robustlab.report.collect import find_runs
 from robustlab.report.plots import curve, curves_figure, plot_curves
 from tests.report.test_report import config, make_run
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from robustlab.config.compose import options
+from robustlab.config.hydra_session import options
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "draw_schedules.py"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from robustlab.launch.submission import read_outcome
-from robustlab.launch.standing import is_done
 from robustlab.launch.run_status import Status
+from robustlab.launch.standing import is_done
+from robustlab.launch.submission import read_outcome
 from tests.end_to_end.harness import assert_same_run, train
 from tests.slurm.cluster import (
     JOB,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from robustlab.config.compose import compose
-from robustlab.config.resolvers import run_name
+from robustlab.config.run_names import run_name
 
 
 def main() -> int:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from robustlab.engine.git import uncommitted
+from robustlab.core.console import make_console
 from robustlab.core.errors import ConfigError, RunFolderError
-from robustlab.study.study_plan import Point, read_study, resolve
+from robustlab.engine.git import uncommitted
 from robustlab.study.results_file import appending, read_lines
 from robustlab.study.runner import Runner
+from robustlab.study.study_plan import Point, read_study, resolve
 from robustlab.study.study_table import study_table, variants
-from robustlab.core.console import make_console
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_train.py")))
 ROOT = Path(__file__).parents[2]

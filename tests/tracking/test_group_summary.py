@@ -7,9 +7,9 @@ from dataclasses import replace
 from tests.data.grouped_source import Grouped, ThreeWay, biased
 from tests.report.grouped_results import GROUPS, measured
 
+from robustlab.core.console import make_console
 from robustlab.data.dataset import Split
 from robustlab.data.run_data import Data
-from robustlab.core.console import make_console
 from robustlab.tracking.group_summary import group_record, print_group_table, worst_group
 from robustlab.tracking.summary import print_summary
 

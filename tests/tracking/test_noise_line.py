@@ -5,9 +5,9 @@ import torch
 from tests.data.toy_source import Toy
 
 from robustlab.config.compose import compose
+from robustlab.core.runtime import Runtime
 from robustlab.data.run_data import Data
 from robustlab.engine.build_data import build_data
-from robustlab.core.runtime import Runtime
 from robustlab.tracking.noise_line import noise_line
 
 

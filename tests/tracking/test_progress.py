@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from robustlab.core.errors import ConfigError
 from robustlab.core.console import duration, make_console, percent
+from robustlab.core.errors import ConfigError
 from robustlab.tracking.progress import Progress
 
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from robustlab.core.errors import ConfigError
-from robustlab.tracking.trackers import Trackers
 from robustlab.tracking.jsonl import read_rows
+from robustlab.tracking.trackers import Trackers
 
 FILES_ONLY = {"wandb": {"mode": "disabled"}, "tensorboard": {"enabled": False}}
 

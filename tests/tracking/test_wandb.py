@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from robustlab.config.compose import compose
 from robustlab.core.errors import ConfigError
-from robustlab.tracking.trackers import Trackers
 from robustlab.tracking.jsonl import JsonlWriter, read_rows
+from robustlab.tracking.trackers import Trackers
 from robustlab.tracking.wandb import WandbFeed, feed_settings
 from robustlab.tracking.wandb_login import base_url, has_key, unreachable
 from robustlab.tracking.wandb_rows import Merger

@@ -6,9 +6,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from robustlab.core.closed_pipe import without_traceback
 from robustlab.commands import VERBS
 from robustlab.config.wording import did_you_mean
+from robustlab.core.closed_pipe import without_traceback
 from robustlab.core.invocation import command_words, shell_line
 
 

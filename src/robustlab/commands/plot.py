@@ -50,7 +50,8 @@ def _draw(args: argparse.Namespace, out: Path) -> None:
     if args.kind == "curves":
         plot_curves(args.folders, out, metric=args.metric)
         return
-    from robustlab.pruning.pruning_figures import EVENTS_FILE, accuracy_against_sparsity, live_units_figure, read_events
+    from robustlab.pruning.live_units_figure import EVENTS_FILE, live_units_figure, read_events
+    from robustlab.report.sparsity_figure import accuracy_against_sparsity
 
     runs, _ = find_runs(args.folders)
     if args.kind == "sparsity":

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustlab.config.compose import compose, conf_dir
+from robustlab.config.compose import compose
+from robustlab.config.hydra_session import conf_dir
 from robustlab.core.errors import UserError
 from robustlab.core.invocation import hint
 
@@ -37,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
 
-    from robustlab.data.sources.group_tables import write_table
     from robustlab.config.build import build
+    from robustlab.data.sources.group_tables import write_table
 
     try:
         cfg = compose([f"dataset={arguments[0]}", *arguments[1:]])
@@ -71,8 +72,8 @@ def _take_table(arguments: list[str]) -> str | None:
 
 def _prepare(source: DataSource, name: str) -> None:
     """Read one split and print its counts; warn where they are not those of the published data set."""
-    from robustlab.data.storage.damage import check_images
     from robustlab.data.sources.group_tables import count, differences, show
+    from robustlab.data.storage.damage import check_images
     from robustlab.data.storage.encoded_images import EncodedImages
 
     start = time.perf_counter()

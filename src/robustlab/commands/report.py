@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustlab.core.console import make_console
 from robustlab.core.errors import UserError
 from robustlab.core.invocation import hint
 from robustlab.report.collect import collect
 from robustlab.report.group_columns import with_groups
 from robustlab.report.pruning_columns import with_pruning
 from robustlab.report.tables import FORMATS, print_terminal, render
-from robustlab.core.console import make_console
 from robustlab.tracking.rule_names import RULE_NAMES
 
 SUFFIXES = {".md": "markdown", ".csv": "csv"}

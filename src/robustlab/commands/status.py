@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustlab.core.console import make_console
 from robustlab.core.errors import UserError
 from robustlab.core.invocation import hint
 from robustlab.launch.run_status import Status
-from robustlab.core.console import make_console
 
 
 def main(argv: Sequence[str] | None = None) -> int:

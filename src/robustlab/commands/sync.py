@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustlab.core.console import counted
 from robustlab.core.errors import UserError
 from robustlab.core.invocation import hint
 from robustlab.tracking.wandb_sync import sync_all
@@ -30,5 +31,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"sync: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{len(codes)} run{'' if len(codes) == 1 else 's'} looked at" + (", not all were sent" if any(codes) else ""))
+    print(f"{counted(len(codes), 'run')} looked at" + (", not all were sent" if any(codes) else ""))
     return max(codes)

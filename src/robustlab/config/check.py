@@ -12,12 +12,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, ValueNode
 from omegaconf.errors import OmegaConfBaseException
 
-from robustlab.config.static.contracts import contract_problem, misplaced
 from robustlab.config.kinds import MISSING, is_node
 from robustlab.config.layouts import flat, todays_key, todays_target
 from robustlab.config.rules import RULES
 from robustlab.config.schedules import filled
 from robustlab.config.schema import GIVEN, LABELS, Config
+from robustlab.config.static.contracts import contract_problem, misplaced
 from robustlab.config.static.signature import signature
 from robustlab.config.static.sources import NotThereError
 from robustlab.config.static.typehints import from_dataclass

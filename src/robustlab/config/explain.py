@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from robustlab.config.check import problems
-from robustlab.config.compose import all_options, is_group, is_option, load, options, without_hydra
 from robustlab.config.hydra_messages import one_line, reworded
+from robustlab.config.hydra_session import all_options, is_group, is_option, load, options, without_hydra
 from robustlab.config.wording import did_you_mean
 
 if TYPE_CHECKING:

@@ -110,7 +110,7 @@ def _settings(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
     from omegaconf.errors import OmegaConfBaseException
 
     from robustlab.config.check import dotted_keys
-    from robustlab.config.compose import load, without_hydra
+    from robustlab.config.hydra_session import load, without_hydra
 
     groups = [group for group in _groups(hydra) if not group.startswith("hydra")]
     for tried in (list(overrides), []):

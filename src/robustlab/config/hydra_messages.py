@@ -6,7 +6,7 @@ import re
 import traceback
 from collections.abc import Sequence
 
-from robustlab.config.compose import all_options
+from robustlab.config.hydra_session import all_options
 from robustlab.config.wording import did_you_mean
 
 

@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from robustlab.config.contents import changed_contents, contents
 from robustlab.config.layouts import as_first_written, flat, flat_in_todays_words, in_todays_words
-from robustlab.config.resolvers import NOT_IDENTITY, NOT_IDENTITY_NESTED, identity, normalised, run_name
+from robustlab.config.run_names import NOT_IDENTITY, NOT_IDENTITY_NESTED, identity, normalised, run_name
 
 IDENTITY_KEY = "identity"
 """Key of `record.json` that holds a run's identity."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 from posixpath import dirname, join, normpath
 from typing import TYPE_CHECKING, Any
 
-from robustlab.config import compose
+from robustlab.config.hydra_session import CONFIG_NAME, all_options, current_session, is_option
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -31,7 +31,7 @@ def overlay_of(setting: str, method: str, noise: str) -> str:
     methods = lineage(method)
     wanted = [f"{setting}/{name}{end}" for name in methods for end in (f"/{noise}", "")]
     wanted += [f"{ANY}/{name}" for name in methods]
-    return next((name for name in wanted if compose.is_option("overlay", name)), f"{setting}/{method}")
+    return next((name for name in wanted if is_option("overlay", name)), f"{setting}/{method}")
 
 
 def for_method(method: str, special: str, option: str, otherwise: str) -> str:
@@ -44,7 +44,7 @@ def for_method(method: str, special: str, option: str, otherwise: str) -> str:
 
 def lineage(method: str) -> tuple[str, ...]:
     """Return a method and the methods that its file builds on, nearest first, under their command-line names."""
-    with compose.current_session() as (loader, search):
+    with current_session() as (loader, search):
         return _lineage(loader, search, method)
 
 
@@ -75,7 +75,7 @@ def _bases(name: str, defaults: Iterable[InputDefault]) -> Iterator[str]:
 
 @lru_cache(maxsize=1024)
 def _load(loader: ConfigLoader, search: tuple[str, ...], path: str) -> ConfigResult | None:
-    repository = loader._parse_overrides_and_create_caching_repo(compose.CONFIG_NAME, list(search))[1]  # type: ignore[attr-defined]
+    repository = loader._parse_overrides_and_create_caching_repo(CONFIG_NAME, list(search))[1]  # type: ignore[attr-defined]
     return repository.load_config(path)
 
 
@@ -107,14 +107,14 @@ def _settings_with(data: str, method: str) -> str:
     """Name the settings of a data set for which a method has values."""
     there = [
         f"setting={name}"
-        for name in compose.all_options("setting")
-        if compose.is_option("overlay", f"{name}/{method}") and data in _datasets(name)
+        for name in all_options("setting")
+        if is_option("overlay", f"{name}/{method}") and data in _datasets(name)
     ]
     return f" (see {', '.join(there)})" if there else ""
 
 
 def _datasets(setting: str) -> list[str]:
-    with compose.current_session() as (loader, search):
+    with current_session() as (loader, search):
         config = _load(loader, search, f"setting/{setting}")
     chosen = config.config["setting"] if config is not None else None
     return list(chosen["datasets"]) if chosen else []

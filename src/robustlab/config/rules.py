@@ -10,8 +10,8 @@ from typing import Any
 from robustlab.config.metric import metric_can_be_measured
 from robustlab.config.schedules import schedule_fits_run
 from robustlab.config.wording import did_you_mean
-from robustlab.core.errors import RunFolderError
 from robustlab.core.checks import MEASURES, floor_problem, target_problem
+from robustlab.core.errors import RunFolderError
 
 Rule = Callable[[Mapping[str, Any]], list[str]]
 """Takes the plain, resolved configuration, whose keys and types are already checked; returns messages."""
@@ -88,7 +88,7 @@ def frozen_features_have_no_places(cfg: Mapping[str, Any]) -> list[str]:
 
 def compare_names_a_method(cfg: Mapping[str, Any]) -> list[str]:
     """`compare` names an option of the group `method`."""
-    from robustlab.config.compose import all_options, is_option
+    from robustlab.config.hydra_session import all_options, is_option
 
     if cfg["compare"] is None or is_option("method", cfg["compare"]):
         return []

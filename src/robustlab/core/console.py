@@ -73,3 +73,8 @@ def duration(seconds: float) -> str:
     if total < 86400:
         return f"{total // 3600} h {total % 3600 // 60:02d} min"
     return f"{total // 86400} d {total % 86400 // 3600:02d} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: "1 run", "4,200 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

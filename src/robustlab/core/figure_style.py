@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 COLOURS = (
@@ -71,3 +72,9 @@ def _bars(groups: Sequence[Sequence[float]]) -> list[list[float]]:
     # Rounding can put the mean of equal values outside of them, and a bar of negative length is an error.
     below = [max(0.0, _mean(one) - min(one)) for one in groups]
     return [below, [max(0.0, max(one) - _mean(one)) for one in groups]]
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure to `path`, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=140)

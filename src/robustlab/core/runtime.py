@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustlab.core.devices import device_of
+from robustlab.core.errors import ConfigError, PeerError
 from robustlab.core.memory import keep_freed_memory
 from robustlab.core.world import World
-from robustlab.core.errors import ConfigError, PeerError
 
 _AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

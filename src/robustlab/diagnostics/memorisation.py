@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustlab.data.run_data import Data
 from robustlab.core.checks import at_least
+from robustlab.data.run_data import Data
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,19 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from robustlab.core import rng
-from robustlab.config.resolvers import path_safe
-from robustlab.data.dataset import DataSource, TaskSpec
-from robustlab.data.transforms.decode import Decode
-from robustlab.data.serving.frozen_features import FrozenFeatures
-from robustlab.data.run_data import Data
-from robustlab.data.transforms.transform import Transform
-from robustlab.data.serving.served_views import TEST_VIEW
 from robustlab.config.build import build, need
-from robustlab.core.runtime import Runtime
-from robustlab.core.errors import ConfigError
-from robustlab.models.weights import load_weights, read_weights
+from robustlab.config.run_names import path_safe
+from robustlab.core import rng
 from robustlab.core.console import say
+from robustlab.core.errors import ConfigError
+from robustlab.core.runtime import Runtime
+from robustlab.data.dataset import DataSource, TaskSpec
+from robustlab.data.run_data import Data
+from robustlab.data.serving.frozen_features import FrozenFeatures
+from robustlab.data.serving.served_views import TEST_VIEW
+from robustlab.data.transforms.decode import Decode
+from robustlab.data.transforms.transform import Transform
+from robustlab.models.weights import load_weights, read_weights
 
 
 def build_data(cfg: DictConfig, runtime: Runtime) -> Data:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from robustlab.data.run_data import Data
 from robustlab.config.build import build, need
-from robustlab.engine.new_learner import NewLearner
-from robustlab.core.runtime import Runtime
 from robustlab.core.errors import ConfigError
+from robustlab.core.runtime import Runtime
+from robustlab.data.run_data import Data
 from robustlab.engine.method import Context, Method
+from robustlab.engine.new_learner import NewLearner
 
 
 def make_method(cfg: DictConfig, *, processes: int) -> Method:

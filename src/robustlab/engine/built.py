@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from robustlab.core.console import say
+from robustlab.core.runtime import Runtime
+from robustlab.core.signals import StopFlag
 from robustlab.data.run_data import Data
 from robustlab.engine.build_method import build_method
 from robustlab.engine.measured import check_metric
+from robustlab.engine.method import Method
 from robustlab.engine.preflight import check_beside, check_parts
 from robustlab.engine.read_data import read_data
-from robustlab.core.runtime import Runtime
 from robustlab.engine.selection import rules_for
-from robustlab.core.signals import StopFlag
 from robustlab.engine.trainer_settings import LoopSettings
-from robustlab.engine.method import Method
-from robustlab.core.console import say
 from robustlab.tracking.noise_line import noise_line
 
 

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-import pickle
 import random
-import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from robustlab.core import rng
 from robustlab.core.errors import ConfigError, RunFolderError
-from robustlab.core.files import free_bytes, patiently, remove_temporary, rename, size_in_words, sync_folder, write_whole
+from robustlab.core.files import (
+    free_bytes,
+    patiently,
+    remove_temporary,
+    rename,
+    size_in_words,
+    sync_folder,
+)
+from robustlab.core.tensor_files import DamagedError, read_tensors, write_atomically
 
 SCHEMA_VERSION = 2
 """Raised with every change of what a checkpoint holds: 2 came with the settings and the circumstances of the run."""
-
-
-def write_atomically(path: Path, state: Mapping[str, Any]) -> None:
-    """Save tensors and plain types, whole or not at all. Raises RunFolderError."""
-
-    def write(file: IO[bytes]) -> None:
-        try:
-            torch.save(dict(state), file)
-        except RuntimeError as error:  # torch's words for a write that failed; why it failed stands behind it
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from error
-            raise
-
-    write_whole(path, write, size=tensor_bytes(state))
-
-
-def tensor_bytes(value: Any) -> int:
-    """Return the bytes of all tensors in nested plain types: what a file of them takes, but for some kB."""
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, Mapping):
-        return sum(map(tensor_bytes, value.values()))
-    return sum(map(tensor_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 class Checkpoints:
@@ -112,10 +94,6 @@ class Checkpoints:
         return None, warnings
 
 
-class DamagedError(RunFolderError):
-    """A file of tensors that is not whole, or holds more than tensors and plain types."""
-
-
 def read_checked(path: Path) -> dict[str, Any]:
     """Load a checkpoint onto the CPU. Raises DamagedError, and ConfigError if another version wrote it."""
     state = read_tensors(path)
@@ -128,34 +106,6 @@ def read_checked(path: Path) -> dict[str, Any]:
             "version that wrote it (record.json beside it names the commit), or start over with resume=false"
         )
     return state
-
-
-def read_tensors(path: Path) -> Any:
-    """Load tensors and plain types onto the CPU. Raises DamagedError if the file is damaged or holds anything else,
-    RunFolderError if it may not be read.
-
-    torch.load itself does not notice flipped bytes, so the CRC-32 of every record, which torch.save wrote, is verified.
-    """
-    try:
-        return patiently(lambda: _read(path))
-    except PermissionError as error:
-        raise RunFolderError(f"{path} cannot be read ({error.strerror}); mend its permissions") from error
-    except pickle.UnpicklingError as error:
-        # torch's own message advises to load without restrictions, which is not to be passed on
-        name = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"{name[1]} was refused: only tensors and plain types are loaded" if name else "no tensors and numbers"
-        raise DamagedError(f"checkpoint {path} cannot be read ({reason})") from error
-    except Exception as error:  # damage reaches the parsers of zip and pickle in every form there is
-        said = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise DamagedError(f"checkpoint {path} cannot be read ({said})") from error
-
-
-def _read(path: Path) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        broken = archive.testzip()
-    if broken is not None:
-        raise ValueError(f"record {broken} fails its checksum")
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _free_name(path: Path) -> Path:

@@ -10,12 +10,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from robustlab.config.occupant import IDENTITY_KEY
-from robustlab.data.storage import manifest
-from robustlab.data.run_data import Data
-from robustlab.engine.run_folder import read_json
-from robustlab.engine.provenance import reproducibility_record
-from robustlab.core.files import write_json, write_text
 from robustlab.core.console import warn
+from robustlab.core.files import write_json, write_text
+from robustlab.data.run_data import Data
+from robustlab.data.storage import manifest
+from robustlab.engine.provenance import reproducibility_record
+from robustlab.tracking.finished_run import read_json
 
 
 def describe(

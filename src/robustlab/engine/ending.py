@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from robustlab.engine.lock import ENDING_FILE, Holder, last_holder
-from robustlab.core.world import World
+from robustlab.core.console import warn
 from robustlab.core.errors import EXIT_PREEMPTED, RunFolderError, UserError
 from robustlab.core.files import write_json
 from robustlab.core.timestamps import timestamp
-from robustlab.core.console import warn
+from robustlab.core.world import World
+from robustlab.engine.lock import ENDING_FILE, Holder, last_holder
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustlab.data.serving.loader import Loader
-from robustlab.data.run_data import Data
 from robustlab.core.runtime import Runtime
+from robustlab.data.run_data import Data
+from robustlab.data.serving.loader import Loader
 from robustlab.engine.method import Method
 from robustlab.metrics import group_accuracy as groups
 from robustlab.metrics.intervals import wilson_interval

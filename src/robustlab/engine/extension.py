@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from robustlab.config.occupant import EPOCHS
-from robustlab.engine.session import Session
 from robustlab.core.errors import ConfigError
 from robustlab.engine.method import Method
+from robustlab.engine.session import Session
 
 
 def refuse_extension(method: Method, identity: Mapping[str, Any], *, name: str, steps: int | None) -> None:

@@ -22,9 +22,9 @@ from robustlab.config.occupant import (
     listed,
     with_epochs,
 )
-from robustlab.config.resolvers import identity, run_name
-from robustlab.core.runtime import Runtime
+from robustlab.config.run_names import identity, run_name
 from robustlab.core.errors import ConfigError
+from robustlab.core.runtime import Runtime
 
 _OPTIMIZER = "optimizer._target_"
 _MUST_STAY = ("torch", "precision", "processes")

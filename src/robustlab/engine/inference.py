@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from robustlab.engine.learner import Learner
     from robustlab.core.runtime import Runtime
+    from robustlab.engine.learner import Learner
 
 
 def eval_logits(learner: Learner, images: Tensor, *, runtime: Runtime, averaged: bool = True) -> Tensor:

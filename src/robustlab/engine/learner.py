@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from robustlab.core.errors import ConfigError
 from robustlab.core.runtime import Runtime, average_gradients, average_statistics
 from robustlab.engine.lr_schedule import after_epoch, after_update
-from robustlab.core.errors import ConfigError
-from robustlab.pruning.surgery import Surgeon
 from robustlab.models.units import Units
+from robustlab.pruning.surgery import Surgeon
 
 
 class Learner:

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from robustlab.engine.evaluate import evaluate_splits
-from robustlab.engine.session import Session, save
 from robustlab.engine.method import Method, Position, Stage
+from robustlab.engine.session import Session, save
 
 RANK_AGREEMENT_STEPS = 10
 """Ranks agree on stopping and saving every so many steps, since asking costs a synchronisation."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from robustlab.config.metric import not_measured
+from robustlab.core.errors import ConfigError
 from robustlab.data.run_data import Data
 from robustlab.engine.evaluate import TOP5_CLASSES
-from robustlab.core.errors import ConfigError
 from robustlab.engine.method import Method
 
 

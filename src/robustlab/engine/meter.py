@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustlab.core.runtime import Runtime
 from robustlab.core.errors import NumericalError
+from robustlab.core.runtime import Runtime
 
 
 class Meter:

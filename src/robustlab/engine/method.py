@@ -14,10 +14,10 @@ from robustlab.core.errors import ConfigError
 from robustlab.engine.shared_batch import weighted
 
 if TYPE_CHECKING:
+    from robustlab.core.runtime import Runtime
     from robustlab.data.dataset import TaskSpec
     from robustlab.data.run_data import Data
     from robustlab.engine.learner import Learner
-    from robustlab.core.runtime import Runtime
 
 T = TypeVar("T")
 

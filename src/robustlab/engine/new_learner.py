@@ -10,14 +10,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from robustlab.core import rng
-from robustlab.data.dataset import TaskSpec
 from robustlab.config.build import build, need
-from robustlab.engine.learner import Learner
+from robustlab.core import rng
+from robustlab.core.errors import ConfigError
 from robustlab.core.runtime import Runtime
+from robustlab.data.dataset import TaskSpec
+from robustlab.engine.learner import Learner
 from robustlab.engine.lr_schedule import MakeOptimizer, MakeScheduler, arguments, refuse_misfit
 from robustlab.engine.trainer_settings import LearnerSettings
-from robustlab.core.errors import ConfigError
 from robustlab.models.heads import linear_probe
 
 _CONFIGURED: Any = object()

@@ -9,13 +9,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from robustlab.core.console import say
+from robustlab.core.files import remove_temporary
+from robustlab.core.runtime import Runtime
 from robustlab.engine.checkpoint import Checkpoints, seed_global_streams
 from robustlab.engine.extension import reopen
 from robustlab.engine.identity import check_resumable, has_changed, history, is_extended, run_identity
-from robustlab.core.runtime import Runtime
 from robustlab.engine.session import Session, restore
-from robustlab.core.files import remove_temporary
-from robustlab.core.console import say
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from robustlab.config.build import build
 from robustlab.config.check import refuse
 from robustlab.config.layouts import flat_in_todays_words
 from robustlab.config.occupant import of_resolved, plain
+from robustlab.core.console import quiet
+from robustlab.core.errors import ConfigError, UserError
+from robustlab.core.runtime import Runtime, wants_channels_last
+from robustlab.core.world import World
 from robustlab.data.dataset import DataSource
 from robustlab.data.run_data import Data
-from robustlab.config.build import build
 from robustlab.engine.build_data import build_data
 from robustlab.engine.build_method import build_method, check_provided, make_method
 from robustlab.engine.read_data import read_data
-from robustlab.core.runtime import Runtime, wants_channels_last
-from robustlab.core.world import World
-from robustlab.core.errors import ConfigError, UserError
-from robustlab.core.console import quiet
 
 _LOG = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 import robustlab
-from robustlab.engine.git import git_state
 from robustlab.core.timestamps import timestamp
+from robustlab.engine.git import git_state
 
 
 def reproducibility_record(*, config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from robustlab.config.occupant import plain
+from robustlab.core.runtime import Runtime
 from robustlab.data.run_data import Data
 from robustlab.engine.build_data import build_data
-from robustlab.core.runtime import Runtime
 
 _shared: ContextVar[dict[str, Data] | None] = ContextVar("_shared", default=None)
 """Inside of `shared_data`: what was read last, by all that it follows from. One entry at most, however many runs."""

@@ -10,21 +10,22 @@ from omegaconf import DictConfig
 
 from robustlab.config.baseline import compose_baseline, has_baseline
 from robustlab.config.occupant import is_done, plain, refusal
+from robustlab.core.console import say
+from robustlab.core.errors import EXIT_PREEMPTED, ConfigError
+from robustlab.core.files import made
+from robustlab.core.runtime import Runtime
+from robustlab.core.signals import StopFlag, StoppedEarly
+from robustlab.core.world import World
 from robustlab.engine.built import Around, build_run
 from robustlab.engine.ending import errors_recorded, record_ending
 from robustlab.engine.failures import explained
-from robustlab.engine.run_folder import prepare_folder, read_results, refuse_detour
 from robustlab.engine.lock import Holder, last_holder, locked
 from robustlab.engine.preflight import CPU, check_beside
 from robustlab.engine.read_data import shared_data
+from robustlab.engine.run_folder import prepare_folder, refuse_detour
 from robustlab.engine.run_results import Outcome
-from robustlab.core.runtime import Runtime
-from robustlab.core.signals import StopFlag, StoppedEarly
 from robustlab.engine.training import train
-from robustlab.core.world import World
-from robustlab.core.errors import EXIT_PREEMPTED, ConfigError
-from robustlab.core.files import made
-from robustlab.core.console import say
+from robustlab.tracking.finished_run import read_results
 from robustlab.tracking.summary import print_summary
 
 

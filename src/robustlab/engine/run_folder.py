@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from robustlab.engine.lock import locked
 from robustlab.core.errors import ConfigError, RunFolderError
 from robustlab.core.files import FULL, rename
-
-
-def read_results(folder: Path) -> dict[str, Any] | None:
-    """Return `results.json` of a finished run, or None. Raises RunFolderError if the file is damaged."""
-    path = folder / "results.json"
-    if not path.exists():
-        return None
-    results = read_json(path, needed=("finished",), mend="delete it to let the run finish again")
-    if not results["finished"]:
-        return None
-    return read_json(path, needed=SHOWN, mend="delete it to let the run finish again")
-
-
-SHOWN = ("method", "dataset", "model", "seed", "epochs", "parameters", "seconds", "selection", "final")
-"""What the summary shows of the results of any finished run."""
-
-
-def read_json(path: Path, *, needed: Sequence[str], mend: str) -> dict[str, Any]:
-    """Return the object in a JSON file. Raises RunFolderError, which ends in `mend`, without one or without a key."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path} cannot be read as JSON ({error}); {mend}") from error
-    missing = [name for name in needed if name not in content] if isinstance(content, dict) else ["an object"]
-    if missing:
-        raise RunFolderError(f"{path} is damaged (it has no {', '.join(missing)}); {mend}")
-    return content
+from robustlab.engine.lock import locked
 
 
 def set_results_aside(folder: Path, *, epochs: int) -> None:

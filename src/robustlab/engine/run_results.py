@@ -9,9 +9,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from robustlab.config.occupant import HISTORY
+from robustlab.core.timestamps import timestamp
 from robustlab.engine.identity import result_name
 from robustlab.engine.session import Session
-from robustlab.core.timestamps import timestamp
 
 
 @dataclass(frozen=True)

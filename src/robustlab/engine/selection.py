@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from robustlab.data.run_data import Data
 from robustlab.core.errors import ConfigError
+from robustlab.data.run_data import Data
 
 RULES = {
     "last": "the last epoch",

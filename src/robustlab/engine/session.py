@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from robustlab.core.errors import ConfigError, NumericalError
+from robustlab.core.runtime import Runtime
+from robustlab.core.signals import StopFlag
 from robustlab.data.run_data import Data
 from robustlab.engine.checkpoint import Checkpoints, rng_state, set_rng_state
 from robustlab.engine.meter import Meter
-from robustlab.core.runtime import Runtime
-from robustlab.engine.selection import Selection
-from robustlab.core.signals import StopFlag
-from robustlab.engine.trainer_settings import LoopSettings
-from robustlab.core.errors import ConfigError, NumericalError
 from robustlab.engine.method import Method
-from robustlab.tracking.trackers import Trackers
+from robustlab.engine.selection import Selection
+from robustlab.engine.trainer_settings import LoopSettings
 from robustlab.tracking.progress import Progress
+from robustlab.tracking.trackers import Trackers
 
 
 @dataclass

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from robustlab.data.dataset import Batch
     from robustlab.core.runtime import Runtime
+    from robustlab.data.dataset import Batch
 
 
 def weighted(means: Mapping[str, Tensor], batch: Batch, *, runtime: Runtime) -> dict[str, Tensor]:

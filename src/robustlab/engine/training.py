@@ -11,23 +11,23 @@ from omegaconf import DictConfig
 
 from robustlab.config.occupant import EPOCHS, HISTORY, plain
 from robustlab.config.overlays import value_notes
+from robustlab.core.console import make_console, say, warn
+from robustlab.core.errors import EXIT_PREEMPTED, PeerError
+from robustlab.core.files import write_json
+from robustlab.core.invocation import same_command
+from robustlab.core.runtime import Runtime
 from robustlab.engine.built import Around, Built
 from robustlab.engine.checkpoint import Checkpoints
 from robustlab.engine.describe import describe
 from robustlab.engine.extension import refuse_extension
-from robustlab.engine.run_folder import set_results_aside
 from robustlab.engine.loop import fit
 from robustlab.engine.origin import Origin, find_origin, set_out
+from robustlab.engine.run_folder import set_results_aside
 from robustlab.engine.run_results import Outcome, results_of
-from robustlab.core.runtime import Runtime
 from robustlab.engine.session import Session, check_space
-from robustlab.core.errors import EXIT_PREEMPTED, PeerError
-from robustlab.core.files import write_json
-from robustlab.core.invocation import same_command
-from robustlab.tracking.trackers import Trackers, selection_summary
-from robustlab.core.console import make_console, say, warn
 from robustlab.tracking.group_summary import group_record, print_group_table
 from robustlab.tracking.progress import Progress
+from robustlab.tracking.trackers import Trackers, selection_summary
 
 
 def train(cfg: DictConfig, overrides: list[str], folder: Path, around: Around, built: Built) -> Outcome:

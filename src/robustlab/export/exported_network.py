@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from robustlab.config.build import build
 from robustlab.config.layouts import node_in_todays_words
 from robustlab.core.errors import ConfigError
+from robustlab.models.units import units_of
 from robustlab.models.weights import EXPORTED, load_weights
 from robustlab.pruning.surgery import Surgeon
-from robustlab.models.units import units_of
 
 FORMAT = "robustlab-network-1"
 TENSORS, DESCRIPTION = EXPORTED, "model.json"

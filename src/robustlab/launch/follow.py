@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustlab.sweeps.points import Sweep
-from robustlab.core.errors import EXIT_PREEMPTED
-from robustlab.launch.submission_plan import absolute, print_plan
-from robustlab.launch.submission import Submission, SubmittedPoint, read_outcome
-from robustlab.launch.standing import Overview, Standing
-from robustlab.launch.job_array import plan_sweep, submit
-from robustlab.report.sweep_table import end_with_table
 from robustlab.core.console import make_console, say
+from robustlab.core.errors import EXIT_PREEMPTED
+from robustlab.launch.job_array import plan_sweep, submit
+from robustlab.launch.standing import Overview, Standing
+from robustlab.launch.submission import Submission, SubmittedPoint, read_outcome
+from robustlab.launch.submission_plan import absolute, print_plan
+from robustlab.report.sweep_table import end_with_table
+from robustlab.sweeps.points import Sweep
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra

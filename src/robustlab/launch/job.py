@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustlab.core.stop_signals import STOP_SIGNALS
-from robustlab.core.signals import StopFlag
 from robustlab.core.errors import EXIT_PREEMPTED
 from robustlab.core.files import write_json
 from robustlab.core.invocation import SWEEP_VARIABLE
+from robustlab.core.signals import StopFlag
+from robustlab.core.stop_signals import STOP_SIGNALS
+from robustlab.core.timestamps import timestamp
 from robustlab.launch.slurm_queue import may_requeue
 from robustlab.launch.submission import log_path, outcome_path, read_outcome
-from robustlab.core.timestamps import timestamp
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

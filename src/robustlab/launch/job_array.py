@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustlab.config.compose import command_line_dirs
-from robustlab.sweeps.points import Point, Sweep, check_ahead
 from robustlab.core.errors import ClusterError, ConfigError
+from robustlab.core.timestamps import timestamp
 from robustlab.launch.job import Pack
-from robustlab.launch.submission_plan import Plan, absolute, make_plan
-from robustlab.launch.submission import Submission, SubmittedPoint
 from robustlab.launch.slurm_settings import need_slurm, slurm_settings, submitit_parameters
 from robustlab.launch.snapshot import snapshot
-from robustlab.core.timestamps import timestamp
+from robustlab.launch.submission import Submission, SubmittedPoint
+from robustlab.launch.submission_plan import Plan, absolute, make_plan
+from robustlab.sweeps.points import Point, Sweep, check_ahead
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra

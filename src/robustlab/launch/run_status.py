@@ -12,10 +12,10 @@ from rich.text import Text
 
 from robustlab.config.compose import session
 from robustlab.core.errors import ConfigError
-from robustlab.launch.submit_command import submit_command
 from robustlab.launch.slurm_queue import cancel
-from robustlab.launch.submission import Submission, SubmittedPoint, shared_overrides
 from robustlab.launch.standing import STATES, Overview, Standing, counts, runs_below
+from robustlab.launch.submission import Submission, SubmittedPoint, shared_overrides
+from robustlab.launch.submit_command import submit_command
 
 QUIET = ("done", "not started")
 """States of which the count says enough."""

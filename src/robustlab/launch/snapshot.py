@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import robustlab
-from robustlab.config.compose import conf_dir
+from robustlab.config.hydra_session import conf_dir
 from robustlab.config.static.sources import find_spec
 from robustlab.engine.git import SNAPSHOT_FILE, git_state
 

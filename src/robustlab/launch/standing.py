@@ -12,13 +12,13 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal, get_args
 
-from robustlab.engine.ending import read_ending
-from robustlab.engine.lock import ENDING_FILE, LOCK_FILE, OWNER_FILE, Holder, last_holder
 from robustlab.core.errors import EXIT_PREEMPTED
 from robustlab.core.invocation import same_command
+from robustlab.core.timestamps import is_before
+from robustlab.engine.ending import read_ending
+from robustlab.engine.lock import ENDING_FILE, LOCK_FILE, OWNER_FILE, Holder, last_holder
 from robustlab.launch.slurm_queue import QueuedJob, queue
 from robustlab.launch.submission import Submission, SubmittedPoint, log_path, read_outcome, read_submissions
-from robustlab.core.timestamps import is_before
 from robustlab.tracking.trackers import METRICS_FILE
 
 State = Literal["done", "running", "queued", "requeued", "stopped", "unclear", "killed", "failed", "not started"]

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from robustlab.config.baseline import has_baseline
 from robustlab.config.check import check, inspect, refuse
-from robustlab.config.compose import CONFIG_NAME, compose_again, import_from_here, load, search_flags, without_hydra
-from robustlab.sweeps.composer import hydra_problems
-from robustlab.sweeps.claimed_folders import Folders
+from robustlab.config.compose import compose_again, import_from_here, search_flags
 from robustlab.config.hydra_messages import one_line
+from robustlab.config.hydra_session import CONFIG_NAME, load, without_hydra
 from robustlab.config.metric import measured, metric_to_optimize, selects_on_test
 from robustlab.config.occupant import is_done
-from robustlab.sweeps.outcomes import PointOutcome, SweepStoppedError, Tally, watched_launchers
-from robustlab.sweeps.points import Sweep, check_ahead, read_sweep
-from robustlab.config.resolvers import sweep_group
 from robustlab.config.rules import refuse_unwritable
-from robustlab.core.stop_signals import hold_back
+from robustlab.config.run_names import sweep_group
 from robustlab.core.errors import EXIT_PREEMPTED, ConfigError, UserError
 from robustlab.core.invocation import SWEEP_VARIABLE
+from robustlab.core.stop_signals import hold_back
+from robustlab.sweeps.claimed_folders import Folders
+from robustlab.sweeps.composer import hydra_problems
+from robustlab.sweeps.outcomes import PointOutcome, SweepStoppedError, Tally, watched_launchers
+from robustlab.sweeps.points import Sweep, check_ahead, read_sweep
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra

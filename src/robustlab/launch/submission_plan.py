@@ -10,11 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from robustlab.sweeps.points import Point
+from robustlab.core.console import counted
 from robustlab.launch.estimate import Estimate, estimate
-from robustlab.launch.submission import packs
 from robustlab.launch.slurm_settings import gpus_per_job
 from robustlab.launch.standing import Overview, Standing, counts
+from robustlab.launch.submission import packs
+from robustlab.sweeps.points import Point
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,11 @@ def print_plan(plan: Plan, console: Console) -> None:
     jobs = plan.jobs
     runs, pack = sum(map(len, jobs)), plan.settings["pack"]
     side_by_side = f", {pack} side by side in a job" if pack > 1 else ""
-    table.add_row("to submit", f"{_many(runs, 'run')} in {_many(len(jobs), 'job')}{side_by_side}")
-    table.add_row("at a time", f"{_many(min(len(jobs), plan.settings['array_parallelism']), 'job')} at most")
+    table.add_row("to submit", f"{counted(runs, 'run')} in {counted(len(jobs), 'job')}{side_by_side}")
+    table.add_row("at a time", f"{counted(min(len(jobs), plan.settings['array_parallelism']), 'job')} at most")
     table.add_row("each job", _resources(plan.settings))
     table.add_row(*_cost(plan))
     console.print(table)
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _resources(settings: Mapping[str, Any]) -> str:
@@ -106,5 +103,5 @@ def _cost(plan: Plan) -> tuple[str, str]:
     if not known.known:
         return unit, "unknown: no finished run of this kind" if known.unknown else "none"
     hours = known.seconds / 3600 * each / plan.settings["pack"]
-    rest = f"; {_many(known.unknown, 'run')} unknown" if known.unknown else ""
+    rest = f"; {counted(known.unknown, 'run')} unknown" if known.unknown else ""
     return unit, f"about {hours:.3g}, by the seconds per step of earlier runs{rest}"

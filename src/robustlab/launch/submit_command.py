@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from robustlab.config.default_experiment import with_default_experiment
-from robustlab.sweeps.points import read_sweep
-from robustlab.launch.submission_plan import print_plan
-from robustlab.launch.job_array import plan_sweep, submit
 from robustlab.core.console import make_console, say
+from robustlab.launch.job_array import plan_sweep, submit
+from robustlab.launch.submission_plan import print_plan
+from robustlab.sweeps.points import read_sweep
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustlab.core import rng
-from robustlab.data.transforms.augment import mixup
-from robustlab.data.dataset import Batch
-from robustlab.engine.method import Position, settings
 from robustlab.core.checks import at_least, within
+from robustlab.data.dataset import Batch
+from robustlab.data.transforms.augment import mixup
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Position, settings
 from robustlab.engine.shared_batch import own_rows, whole
 from robustlab.methods.single_network import SingleNetwork
 

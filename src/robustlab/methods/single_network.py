@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from robustlab.engine.method import Method, Stage
-from robustlab.engine.inference import eval_logits
 from robustlab.diagnostics.memorisation import DiagnosticsSettings, memorisation_metrics
+from robustlab.engine.inference import eval_logits
+from robustlab.engine.method import Method, Stage
 
 
 class SingleNetwork(Method):

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustlab.data.dataset import Batch
-from robustlab.engine.method import Position
 from robustlab.core.checks import at_least
-from robustlab.methods.erm import ERM
+from robustlab.data.dataset import Batch
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Position
+from robustlab.methods.erm import ERM
 
 
 class SpectralDecoupling(ERM):

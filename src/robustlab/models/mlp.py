@@ -11,8 +11,8 @@ from robustlab.core.errors import ConfigError
 from robustlab.models.chain import chain_units
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import choose
-from robustlab.models.weights import started_from
 from robustlab.models.units import Units
+from robustlab.models.weights import started_from
 
 
 class MLPTrunk(nn.Sequential):

@@ -12,8 +12,8 @@ from robustlab.core.errors import ConfigError
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import choose, conv1x1, conv3x3
 from robustlab.models.skip import Selector
-from robustlab.models.weights import started_from
 from robustlab.models.units import FEATURES, Reader, Skip, Units, UnitSet
+from robustlab.models.weights import started_from
 
 SHORTCUTS = ("activated", "raw")
 

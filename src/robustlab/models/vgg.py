@@ -10,8 +10,8 @@ from robustlab.core.errors import ConfigError
 from robustlab.models.chain import chain_units
 from robustlab.models.heads import TwoHeads
 from robustlab.models.layers import conv3x3
-from robustlab.models.weights import started_from
 from robustlab.models.units import Units
+from robustlab.models.weights import started_from
 
 WIDTHS = (1, 1, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8, 16)
 """Channels of the convolutions, in units of `width`."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.core.errors import ConfigError
+from robustlab.models.trained_network import trained_network
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -34,8 +35,6 @@ def read_weights(path: str | Path, *, key: str = "model.weights") -> dict[str, T
     if (file / EXPORTED).is_file():
         file = file / EXPORTED
     elif (file / "checkpoints").is_dir():
-        from robustlab.export.run_export import trained_network
-
         return trained_network(file, "last", None)[1]
     if not file.is_file():
         raise ConfigError(f"{key}: there is no file {file}")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.core.errors import NumericalError
-from robustlab.pruning.scores import evaluating
 from robustlab.models.units import Units
+from robustlab.pruning.scores import evaluating
 
 FEW = 8
 """Images that are enough to find out whether the network depends on them at all."""

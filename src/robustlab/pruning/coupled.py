@@ -16,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustlab.core.errors import ConfigError
 from robustlab.core.invocation import extra_hint
-from robustlab.pruning.scores import Scores, evaluating
 from robustlab.models.units import Units, UnitSet
+from robustlab.pruning.scores import Scores, evaluating
 
 NORMALIZERS = ("max", "mean")
 

@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from robustlab.core.runtime import Runtime
-from robustlab.core.errors import ConfigError
 from robustlab.core.checks import at_least
+from robustlab.core.errors import ConfigError
+from robustlab.core.runtime import Runtime
 from robustlab.models.units import Units, UnitSet
 
 MODES = ("auto", "exact", "eps", "sum", "saturated_const")

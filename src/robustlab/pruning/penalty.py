@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from robustlab.core.errors import ConfigError
 from robustlab.core.checks import at_least
+from robustlab.core.errors import ConfigError
+from robustlab.models.units import Units
 from robustlab.pruning.strength_schedule import KINDS as SCHEDULES
 from robustlab.pruning.strength_schedule import Schedule, span_in_updates
-from robustlab.models.units import Units
 
 KINDS = ("l1", "l2", "pos_l1", "pos_l2")
 TARGETS = ("all", "no_scale", "no_norm_no_bias", "scale_only", "offset_only", "norm_params", "unit_weights")

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from robustlab.core import rng
+from robustlab.core.runtime import Runtime
+from robustlab.data.run_data import Data
 from robustlab.data.serving.served_views import TEST_VIEW
-
-if TYPE_CHECKING:
-    from robustlab.engine.method import Context
 
 
 class Samples:
     """Training images in the test view, in batches of `batch_size`; of a number, always the same ones for a seed."""
 
-    def __init__(self, context: Context, *, batch_size: int) -> None:
-        self.context, self.batch_size = context, batch_size
+    def __init__(self, data: Data, runtime: Runtime, *, seed: int, batch_size: int) -> None:
+        self.data, self.runtime, self.seed, self.batch_size = data, runtime, seed, batch_size
 
     def count(self, number: int | None) -> int:
         """Return how many images `number` stands for: None, and more than there are, for all."""
-        available = len(self.context.data.train_indices)
+        available = len(self.data.train_indices)
         return available if number is None else min(number, available)
 
     def batches(self, number: int | None, *, share: bool = False) -> Iterator[Tensor]:
         """Yield float [B, C, H, W]. share: give each rank its own batches of them, which may be none."""
-        data, runtime = self.context.data, self.context.runtime
+        data, runtime = self.data, self.runtime
         indices, count = data.train_indices, self.count(number)
         if count < len(indices):
-            chosen = rng.permutation(rng.fold(self.context.seed, "death"), len(indices))[:count]
+            chosen = rng.permutation(rng.fold(self.seed, "death"), len(indices))[:count]
             indices = indices[chosen.sort().values]
         size = min(self.batch_size, count)
         if share:
@@ -54,10 +52,10 @@ class Samples:
     @torch.no_grad()
     def classes(self, network: nn.Module, number: int | None) -> dict[str, Tensor]:
         """Return what is predicted, int64 [n] by split: on this rank's share of `number` training images, on "test"."""
-        test = (batch.images for batch in self.context.data.evaluation("test", self.batch_size).epoch(0))
-        none, found = torch.zeros(0, dtype=torch.int64, device=self.context.runtime.device), {}
+        test = (batch.images for batch in self.data.evaluation("test", self.batch_size).epoch(0))
+        none, found = torch.zeros(0, dtype=torch.int64, device=self.runtime.device), {}
         network.eval()
-        with self.context.runtime.autocast():
+        with self.runtime.autocast():
             for split, images in (("train", self.batches(number, share=True)), ("test", test)):
                 found[split] = torch.cat([none, *(network.forward(one).argmax(dim=1) for one in images)])
         return found
@@ -67,6 +65,6 @@ class Samples:
         found = {}
         for split, classes in after.items():
             counts = torch.stack([(classes != before[split]).sum(), torch.tensor(len(classes)).to(classes.device)])
-            different, count = self.context.runtime.mean_over_ranks(counts.float()).tolist()
+            different, count = self.runtime.mean_over_ranks(counts.float()).tolist()
             found[split] = different / count
         return found

@@ -16,8 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustlab.core import rng
-from robustlab.data.dataset import Batch
 from robustlab.core.errors import ConfigError
+from robustlab.data.dataset import Batch
 from robustlab.models.units import Units
 
 Scores = dict[str, Tensor]

@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from robustlab.core.errors import ConfigError
 from robustlab.models.heads import TwoHeads
 from robustlab.models.skip import Selector
+from robustlab.models.units import Units
 from robustlab.pruning.cuttable import check_settings, check_state, check_units
 from robustlab.pruning.slicing import Cuts, cut_module, expanded
-from robustlab.models.units import Units
 
 WRITTEN = ("weight", "bias", "running_mean", "running_var")
 

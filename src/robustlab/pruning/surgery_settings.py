@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from robustlab.core.errors import ConfigError
 from robustlab.core.checks import at_least
+from robustlab.core.errors import ConfigError
 from robustlab.models.units import RESIDUAL_MODES
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.core import rng
-from robustlab.core.errors import ConfigError
 from robustlab.core.checks import at_least
+from robustlab.core.errors import ConfigError
 from robustlab.pruning.penalty import norms
 from robustlab.pruning.strength_schedule import KINDS as SCHEDULES
 from robustlab.pruning.strength_schedule import Schedule, span_in_updates

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.config.occupant import HISTORY
+from robustlab.config.stored_config import read_config
+from robustlab.core.console import counted
 from robustlab.core.errors import ConfigError
 from robustlab.report.group_notes import group_notes
-from robustlab.report.run_settings import flat_settings, in_words, read_config, varying
+from robustlab.report.run_settings import flat_settings, in_words, varying
 from robustlab.report.statistics import Estimate, estimate
 from robustlab.tracking.jsonl import decode_number
 
@@ -148,7 +150,7 @@ def collect(roots: Path | Sequence[Path], *, metric: str = "test/accuracy", rule
         raise ConfigError(f"none of the {len(unfinished)} runs in {places} is finished; run the same commands again")
     report = table_of(runs, metric=metric, rule=rule, places=places)
     if unfinished:
-        report.notes.append(f"{_count(len(unfinished), 'unfinished run')}, not shown: {_listed(unfinished)}")
+        report.notes.append(f"{counted(len(unfinished), 'unfinished run')}, not shown: {_listed(unfinished)}")
     return report
 
 
@@ -169,7 +171,7 @@ def table_of(runs: Sequence[Run], *, metric: str, rule: str, places: str) -> Rep
         raise ConfigError(f"no finished run in {places} has {metric} under the rule {rule}; {have}")
     report.notes += group_notes(metric, [run.results for entry in report.entries for run in entry.group.runs.values()])
     if without:
-        report.notes.append(f"{_count(without, 'finished run')} without {metric} under the rule {rule}: not shown")
+        report.notes.append(f"{counted(without, 'finished run')} without {metric} under the rule {rule}: not shown")
     return report
 
 
@@ -197,7 +199,7 @@ def group_runs(runs: Sequence[Run], notes: list[str] | None = None) -> list[Grou
         if earlier is None or str(run.results.get("finished_at")) > str(earlier.results.get("finished_at")):
             group.runs[seed] = run
     if doubled:
-        notes.append(f"{_count(doubled, 'run')} with the same settings and seed as another: only the newest counts")
+        notes.append(f"{counted(doubled, 'run')} with the same settings and seed as another: only the newest counts")
     by_method: dict[str, list[Group]] = {}
     for group in groups.values():
         by_method.setdefault(group.method, []).append(group)
@@ -239,10 +241,6 @@ def _read_results(folder: Path) -> dict[str, Any] | None:
     if not known or not all(isinstance(results[name], dict) for name in ("selection", "final")):
         return None
     return results if isinstance(results["seed"], int) else None
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _listed(folders: Sequence[Path]) -> str:

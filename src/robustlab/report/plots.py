@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustlab.core.errors import ConfigError
+from robustlab.core.figure_style import legend_beside, legend_width, look, tidy
 from robustlab.metrics.metric_names import is_group_accuracy
 from robustlab.report.collect import Group, Run, find_runs, group_runs
-from robustlab.core.figure_style import legend_beside, legend_width, look, tidy
 from robustlab.tracking.jsonl import decode_number
 from robustlab.tracking.rule_names import METHOD_NAMES
 

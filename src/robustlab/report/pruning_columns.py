@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from robustlab.config.stored_config import read_config
 from robustlab.report.collect import Column, Group, Report, Run
 from robustlab.report.plots import curve
-from robustlab.report.run_settings import flat_settings, read_config
+from robustlab.report.run_settings import flat_settings
 from robustlab.report.statistics import estimate
 
 DENSE = ("dense", "erm")

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from robustlab.config.layouts import in_todays_words
-from robustlab.config.resolvers import NOT_IDENTITY, NOT_IDENTITY_NESTED
+from robustlab.config.run_names import NOT_IDENTITY, NOT_IDENTITY_NESTED
 
 SHOWN = 4
 """Settings that a name has at most."""
 _MISSING = object()
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return a run's resolved configuration, in today's words; empty if there is none that can be read."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        config = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=loader)
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return in_todays_words(config) if isinstance(config, dict) else {}
 
 
 def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:

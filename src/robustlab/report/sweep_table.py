@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from robustlab.core.world import World
+from robustlab.core.console import make_console, say, warn
 from robustlab.core.errors import ConfigError
 from robustlab.core.invocation import hint
+from robustlab.core.world import World
 from robustlab.report.collect import read_runs, table_of
 from robustlab.report.group_columns import with_groups
 from robustlab.report.pruning_columns import with_pruning
 from robustlab.report.tables import caption, matrix
-from robustlab.core.console import make_console, say, warn
 from robustlab.tracking.summary import above
 
 ROWS = 20

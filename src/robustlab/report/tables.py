@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from robustlab.core.console import make_console
 from robustlab.metrics.metric_names import is_group_accuracy
 from robustlab.report.collect import Entry, Report
 from robustlab.report.run_settings import varying
 from robustlab.report.statistics import Estimate
-from robustlab.core.console import make_console
 from robustlab.tracking.rule_names import RULE_NAMES, is_oracle
 
 FORMATS = ("terminal", "markdown", "csv")

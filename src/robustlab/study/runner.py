@@ -17,13 +17,13 @@ from typing import Any
 import robustlab
 from robustlab.config.compose import session
 from robustlab.config.default_experiment import with_default_experiment
-from robustlab.sweeps.points import checked
-from robustlab.config.resolvers import NOT_IDENTITY, NOT_IDENTITY_NESTED
-from robustlab.engine.git import git_state, uncommitted
-from robustlab.core.errors import EXIT_PREEMPTED, ConfigError, NumericalError
-from robustlab.study.study_plan import Point, Study, key_of, resolve
-from robustlab.study.results_file import append, appending, metrics_of, read_lines, row_key, row_of
+from robustlab.config.run_names import NOT_IDENTITY, NOT_IDENTITY_NESTED
 from robustlab.core.console import duration
+from robustlab.core.errors import EXIT_PREEMPTED, ConfigError, NumericalError
+from robustlab.engine.git import git_state, uncommitted
+from robustlab.study.results_file import append, appending, metrics_of, read_lines, row_key, row_of
+from robustlab.study.study_plan import Point, Study, key_of, resolve
+from robustlab.sweeps.points import checked
 
 PACKAGE = Path(robustlab.__file__).parent
 LOCAL = ("compare=null", "tracker=local")

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from robustlab.config.compose import is_group, load, without_hydra
+from robustlab.config.hydra_session import is_group, load, without_hydra
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from robustlab.config.baseline import has_baseline
 from robustlab.config.check import inspect, refuse
-from robustlab.config.compose import CONFIG_NAME, expand, load
-from robustlab.sweeps.composer import Composer
+from robustlab.config.compose import expand
 from robustlab.config.explain import empty_sweeps, explain, intervals, no_options
-from robustlab.sweeps.claimed_folders import Folders
+from robustlab.config.hydra_session import CONFIG_NAME, load
 from robustlab.config.metric import Metric, metric_to_optimize, searches
 from robustlab.config.occupant import is_done
 from robustlab.config.rules import refuse_unwritable
 from robustlab.config.wording import show
+from robustlab.sweeps.claimed_folders import Folders
+from robustlab.sweeps.composer import Composer
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from robustlab.metrics.intervals import wilson_interval
 from robustlab.core.console import percent
+from robustlab.metrics.intervals import wilson_interval
 from robustlab.tracking.jsonl import decode_number
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
-from robustlab.core.errors import ConfigError
 from robustlab.core.console import duration, make_console, percent
+from robustlab.core.errors import ConfigError
 
 MODES = ("auto", "bar", "lines", "off")
 BAR_SECONDS = 0.25

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from robustlab.config.occupant import describe_history
-from robustlab.core.invocation import hint, program_hint
 from robustlab.core.console import duration, make_console, percent
+from robustlab.core.invocation import hint, program_hint
 from robustlab.tracking.group_summary import group_rows, measured_splits, worst_group
 from robustlab.tracking.jsonl import decode_number
 from robustlab.tracking.rule_names import METHOD_NAMES, RULE_NAMES, is_oracle

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import robustlab
+from robustlab.core.console import say, warn
 from robustlab.core.errors import EXIT_PREEMPTED, ConfigError
 from robustlab.core.invocation import hint
-from robustlab.core.console import say, warn
 from robustlab.tracking.wandb_login import saved_setting
 
 MODES = ("auto", "online", "offline", "disabled")

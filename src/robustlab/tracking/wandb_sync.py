@@ -18,9 +18,10 @@ from omegaconf import OmegaConf
 
 from robustlab.config.layouts import in_todays_words
 from robustlab.config.occupant import read_occupant
-from robustlab.engine.run_folder import read_results
+from robustlab.core.console import counted
 from robustlab.core.errors import EXIT_PREEMPTED, ConfigError, UnavailableError, UserError
 from robustlab.tracking import wandb_feed
+from robustlab.tracking.finished_run import read_results
 from robustlab.tracking.trackers import METRICS_FILE, selection_summary
 from robustlab.tracking.wandb import feed_settings, run_id_of
 from robustlab.tracking.wandb_delivery import Delivery
@@ -70,7 +71,7 @@ def sync(folder: Path) -> str:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UnavailableError(f"{url} did not take the run: {reason[0]}; sync again later") from error
     state = "now complete" if results is not None else "so far; the run is not finished, sync again later"
-    return f"{rows} step{'' if rows == 1 else 's'} sent, {state}: {run.url or run.id}"
+    return f"{counted(rows, 'step')} sent, {state}: {run.url or run.id}"
 
 
 def sync_all(root: Path) -> Iterator[tuple[Path, str, UserError | None]]:

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from robustlab.methods.groups.cobalt.discover import Discovery
-from robustlab.methods.groups.cobalt.discovery_settings import DictionarySettings, DiscoverySettings, PerfSettings, SlotSettings, TeacherSettings, ViewSettings, WeightSettings
+from robustlab.methods.groups.cobalt.discovery_settings import (
+    DictionarySettings,
+    DiscoverySettings,
+    PerfSettings,
+    SlotSettings,
+    TeacherSettings,
+    ViewSettings,
+    WeightSettings,
+)
 from robustlab.methods.groups.cobalt.slot_network import Student
 from robustlab.methods.groups.cobalt.two_views import View
 from robustlab.models.small_cnn import small_cnn

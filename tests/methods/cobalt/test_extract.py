@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from robustlab.engine.checkpoint import SCHEMA_VERSION
 from robustlab.core.errors import ConfigError
+from robustlab.engine.checkpoint import SCHEMA_VERSION
 from robustlab.methods.groups.cobalt import artifact
 from robustlab.methods.groups.cobalt.discovery_settings import ExtractSettings
 from tests.methods.cobalt.toy import Stripes, make_data, make_discovery, make_settings, train

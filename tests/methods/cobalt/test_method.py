@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from robustlab.data.run_data import Data
 from robustlab.core.errors import ConfigError
+from robustlab.data.run_data import Data
 from robustlab.engine.method import Position
+from robustlab.methods.erm import ERM
 from robustlab.methods.groups.cobalt.artifact import load
 from robustlab.methods.groups.cobalt.cobalt import FILE, CoBalT
 from robustlab.methods.groups.cobalt.outcome import oracle
-from robustlab.methods.erm import ERM
 from robustlab.models.small_cnn import small_cnn
 from tests.methods.cobalt.toy import Stripes, make_data
 from tests.methods.harness import Options, assert_equal, make_context, restore, run, snapshot

@@ -9,7 +9,12 @@ from robustlab.data.sources.textured_digits import TexturedDigits
 from robustlab.engine.learner import Learner
 from robustlab.methods.groups.cobalt.concept_statistics import attribute_contrast, counts_by
 from robustlab.methods.groups.cobalt.discover import Discovery
-from robustlab.methods.groups.cobalt.discovery_settings import DictionarySettings, DiscoverySettings, SlotSettings, ViewSettings
+from robustlab.methods.groups.cobalt.discovery_settings import (
+    DictionarySettings,
+    DiscoverySettings,
+    SlotSettings,
+    ViewSettings,
+)
 from robustlab.models.small_cnn import small_cnn
 from tests.methods.cobalt.toy import CPU
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustlab.core import rng
-from robustlab.data.transforms.augment import normalize
-from robustlab.data.dataset import TaskSpec
 from robustlab.core.errors import ConfigError
+from robustlab.data.dataset import TaskSpec
+from robustlab.data.transforms.augment import normalize
 from robustlab.methods.groups.cobalt import two_views as views
 from robustlab.methods.groups.cobalt.discovery_settings import ViewSettings
 

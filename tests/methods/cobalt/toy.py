@@ -5,12 +5,18 @@ from __future__ import annotations
 import torch
 
 from robustlab.core import rng
+from robustlab.core.runtime import Runtime
 from robustlab.data.dataset import DataSource, Split, TaskSpec
 from robustlab.data.run_data import Data
 from robustlab.engine.learner import Learner
-from robustlab.core.runtime import Runtime
 from robustlab.methods.groups.cobalt.discover import Discovery
-from robustlab.methods.groups.cobalt.discovery_settings import DictionarySettings, DiscoverySettings, ExtractSettings, SlotSettings, ViewSettings
+from robustlab.methods.groups.cobalt.discovery_settings import (
+    DictionarySettings,
+    DiscoverySettings,
+    ExtractSettings,
+    SlotSettings,
+    ViewSettings,
+)
 from robustlab.models.small_cnn import small_cnn
 
 SIDE = 16

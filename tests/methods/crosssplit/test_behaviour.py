@@ -3,8 +3,8 @@
 import pytest
 
 from robustlab.engine.method import Method
-from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
 from robustlab.methods.erm import ERM
+from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
 from tests.methods.harness import Options, accuracy, make_context, make_data, run
 
 OPTIONS = Options(lr=0.05, widths=(96, 96), proj_dim=64, cosine_to=1e-3)

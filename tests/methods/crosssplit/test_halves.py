@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 
-from robustlab.data.serving.loader import Loader
 from robustlab.core.errors import ConfigError
+from robustlab.data.serving.loader import Loader
 from robustlab.engine.method import Position
 from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
-from robustlab.methods.label_noise.crosssplit.halves import split_halves
 from robustlab.methods.label_noise.crosssplit.crosssplit_settings import SplitSettings
+from robustlab.methods.label_noise.crosssplit.halves import split_halves
 from tests.methods.crosssplit.paper import at_paper_scale
 from tests.methods.harness import make_context, make_data, run, without_labels_of
 

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from robustlab.core import rng
-from robustlab.data.transforms.augment import mixup
-from robustlab.data.run_data import Data
-from robustlab.data.noise.transitions import FixedLabels, PairFlip, Symmetric
 from robustlab.core.errors import ConfigError
+from robustlab.data.noise.transitions import FixedLabels, PairFlip, Symmetric
+from robustlab.data.run_data import Data
+from robustlab.data.transforms.augment import mixup
 from robustlab.engine.method import Position
-from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
 from robustlab.methods.label_noise.crosssplit import objective as losses
+from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
 from robustlab.methods.label_noise.crosssplit.peer import measure_extrema
 from robustlab.methods.label_noise.crosssplit.targets import ClassExtrema, correct, jensen_shannon
 from tests.methods.crosssplit.paper import at_paper_scale

@@ -6,9 +6,9 @@ import ast
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from robustlab.config.static.bounds import bounded, limited
 from robustlab.config.kinds import ANYTHING, Choice, Either, Items, Kind, Range, Scalar, Table, Thing, tuple_kind
 from robustlab.config.records import Field, Record
+from robustlab.config.static.bounds import bounded, limited
 from robustlab.config.static.sources import Definition, Module, NotThereError, UnreadableError, last_name, resolve
 
 _SCALARS = {"int": int, "float": float, "bool": bool, "str": str, "Path": str, "PathLike": str, "Number": float}

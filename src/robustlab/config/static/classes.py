@@ -6,7 +6,15 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from robustlab.config.static.sources import Definition, NotThereError, UnreadableError, last_name, lookup, resolve, safe_locate
+from robustlab.config.static.sources import (
+    Definition,
+    NotThereError,
+    UnreadableError,
+    last_name,
+    lookup,
+    resolve,
+    safe_locate,
+)
 
 _DEPTH = 12
 _PLAIN_BASES = {"object", "ABC", "Protocol", "Generic"}

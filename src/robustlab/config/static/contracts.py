@@ -5,24 +5,23 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from robustlab.config.static.classes import lineage
+import yaml
+
 from robustlab.config.kinds import is_node
+from robustlab.config.static.classes import lineage
 from robustlab.config.static.signature import import_target
 from robustlab.config.static.sources import last_name, safe_locate
 
-CONTRACTS: tuple[tuple[str, str, str], ...] = (
-    (r"method", "robustlab.engine.method", "Method"),
-    (r"dataset\.source", "robustlab.data.dataset", "DataSource"),
-    (r"dataset\.views\.\w+\[\d+\]", "robustlab.data.transforms.transform", "Transform"),
-    (r"dataset\.decode\.\w+", "robustlab.data.transforms.decode", "Decode"),
-    (r"noise\.model", "robustlab.data.noise.noise_model", "NoiseModel"),
-    (r"optimizer", "torch.optim", "Optimizer"),
-    (r"scheduler\.schedule", "torch.optim.lr_scheduler", "LRScheduler"),
-    (r"model", "torch.nn", "Module"),
-)
-"""Dotted key -> module and name of the class that the object made there must derive from."""
+
+@cache
+def contracts() -> dict[str, str]:
+    """Return dotted key (a regular expression) -> dotted name of the class that the object made there must derive from."""
+    return yaml.safe_load((Path(__file__).parents[1] / "contracts.yaml").read_text(encoding="utf-8"))
+
 
 _ALSO = {
     "Optimizer": {"Optimizer"},
@@ -40,17 +39,17 @@ def contract_problem(target: str, where: str) -> str | None:
 
     The target is known to exist: `signature` has read or imported it.
     """
-    contract = next((one for one in CONTRACTS if re.fullmatch(one[0], where)), None)
+    contract = next((base for key, base in contracts().items() if re.fullmatch(key, where)), None)
     if contract is None:
         return None
-    _, module, name = contract
+    name = contract.rpartition(".")[2]
     names = _bases(target)
     if names is None:
         known = name in _FUNCTIONS
-        return None if known else f"{target} is a function; a class with the base {module}.{name} is needed here"
+        return None if known else f"{target} is a function; a class with the base {contract} is needed here"
     if "?" in names or names & _ALSO.get(name, {name}):
         return None
-    return f"{target} does not have the base {module}.{name}, which is needed here"
+    return f"{target} does not have the base {contract}, which is needed here"
 
 
 def _bases(target: str) -> set[str] | None:

@@ -10,11 +10,19 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from robustlab.config.static.annotations import EMPTY_BASES, is_dataclass, kind_later, of_dataclass
-from robustlab.config.static.bounds import bounded
 from robustlab.config.kinds import ANYTHING
 from robustlab.config.records import Field, Record
-from robustlab.config.static.sources import Definition, Module, NotThereError, UnreadableError, last_name, locate, resolve
+from robustlab.config.static.annotations import EMPTY_BASES, is_dataclass, kind_later, of_dataclass
+from robustlab.config.static.bounds import bounded
+from robustlab.config.static.sources import (
+    Definition,
+    Module,
+    NotThereError,
+    UnreadableError,
+    last_name,
+    locate,
+    resolve,
+)
 from robustlab.config.static.typehints import from_type
 
 

@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from robustlab.core import rng
-from robustlab.data.noise import label_files
-from robustlab.data.dataset import Split, TaskSpec
-from robustlab.data.noise.noise_model import NoiseModel
 from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.dataset import Split, TaskSpec, check_labels
+from robustlab.data.noise import label_files
+from robustlab.data.noise.noise_model import NoiseModel
 
 
 @dataclass(frozen=True)
 class AssignedLabels:
-    """int64 [N] on the CPU: `assigned`, and `clean` where the true labels are known. noise: what made the former."""
+    """Labels int64 [N] on the CPU: `assigned` by `noise`, to train on; `given` by the data set; `clean` where known."""
 
     assigned: Tensor
+    given: Tensor
     clean: Tensor | None
     noise: NoiseModel | None
     noise_name: str
@@ -54,15 +56,17 @@ class AssignedLabels:
 
 
 def assign(
-    noise: NoiseModel | None, split: Split, given: Tensor, *, clean: bool, task: TaskSpec, name: str, seed: int
+    noise: NoiseModel | None, split: Split, *, clean: bool, task: TaskSpec, name: str, seed: int
 ) -> AssignedLabels:
-    """Return the labels to train on. given: int64 [N], the split's own labels; clean: whether they are the true ones.
+    """Return the labels to train on. clean: whether the training split's own labels are the true ones.
 
     Raises ConfigError where noise cannot be told from wrong labels, DataError for a file of labels that does not fit.
     """
+    given = split.labels.to(torch.int64).clone()
+    check_labels(given, task.num_classes, where="the training split", names=task.class_names)
     known = given if clean else None
     if noise is None:
-        return AssignedLabels(given.clone(), known, noise, name, seed)
+        return AssignedLabels(given.clone(), given, known, noise, name, seed)
     if noise.needs_clean_labels and not clean:
         raise ConfigError(
             f"noise={name} is defined on clean labels, but this data set's own labels are known to be partly wrong; "
@@ -76,4 +80,4 @@ def assign(
             f"noise={name} gave {len(assigned)} labels for {len(given)} samples, or labels outside "
             f"0..{task.num_classes - 1}; mend the label file"
         )
-    return AssignedLabels(assigned, known, noise, name, seed)
+    return AssignedLabels(assigned, given, known, noise, name, seed)

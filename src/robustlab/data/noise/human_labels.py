@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.dataset import LazyImages
 from robustlab.data.noise.noise_model import NoiseModel
-from robustlab.core.errors import ConfigError, DataError
 
 
 class HumanLabels(NoiseModel):

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import LazyImages
 from robustlab.data.noise.noise_model import NoiseModel, check_rate
-from robustlab.core.errors import ConfigError
 
 _ROWS = 512  # images turned into float64 at once
 

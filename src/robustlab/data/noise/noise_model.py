@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from robustlab.config.kinds import Range
-from robustlab.data.dataset import LazyImages, TaskSpec
 from robustlab.core.errors import ConfigError
+from robustlab.data.dataset import LazyImages, TaskSpec
 
 
 class NoiseModel(ABC):

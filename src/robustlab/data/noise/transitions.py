@@ -11,24 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustlab.data.noise import label_files
+from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import LazyImages, TaskSpec
-from robustlab.data.noise.human_labels import HumanLabels
-from robustlab.data.noise.instance import InstanceDependent
+from robustlab.data.noise import label_files
 from robustlab.data.noise.class_maps import CIFAR10_CLASSES, CIFAR10_FLIPS, consecutive_successor, superclass_successor
 from robustlab.data.noise.noise_model import NoiseModel, Rate, check_rate
-from robustlab.core.errors import ConfigError
-
-__all__ = [
-    "AsymmetricCIFAR10",
-    "AsymmetricCIFAR100",
-    "FixedLabels",
-    "HumanLabels",
-    "InstanceDependent",
-    "NoiseModel",
-    "PairFlip",
-    "Symmetric",
-]
 
 
 class Symmetric(NoiseModel):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from robustlab.core import rng
-from robustlab.data.transforms.transform import Pipeline
-from robustlab.data.transforms.augment import normalize, single_thread
 from robustlab.data.dataset import TaskSpec
+from robustlab.data.transforms.augment import normalize
+from robustlab.data.transforms.transform import Pipeline, single_thread
 
 _CPU_CHUNK_BYTES = 4 << 20  # of one view of a chunk: larger ones are evicted from the cache before their next use
 _GPU_CHUNK_BYTES = 64 << 20

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustlab.core.console import say
+from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import Split
-from robustlab.data.storage.cache import cached_array
-from robustlab.data.serving.feed import Chunk, Feed, View
 from robustlab.data.fingerprint import fingerprint
+from robustlab.data.serving.feed import Chunk, Feed, View
 from robustlab.data.serving.loader import Loader
 from robustlab.data.serving.order import Order
-from robustlab.core.errors import ConfigError
+from robustlab.data.storage.cache import cached_array
 from robustlab.models.heads import TwoHeads
-from robustlab.core.console import say
 
 _CHUNK = 8  # batches served together
 

@@ -5,18 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.dataset import DataSource, LazyImages, Split, check_attributes, check_labels
-from robustlab.data.transforms.decode import Decode
 from robustlab.data.serving.feed import Feed, Renderer, ResidentFeed, View
 from robustlab.data.serving.frozen_features import FrozenFeatures
+from robustlab.data.serving.streaming import StreamingFeed, TensorImages, decode_all
 from robustlab.data.storage.encoded_images import EncodedImages
 from robustlab.data.storage.staging import Stage
-from robustlab.data.serving.streaming import StreamingFeed, TensorImages, decode_all
-from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.transforms.decode import Decode
+
+
+class StorageOptions(TypedDict, total=False):
+    """Where images lie and how they are read.
+
+    - storage: "resident" (on the device), or "streaming": decoded by `workers` processes (0 = this one), cropped by
+      `decode`; a batch may take `timeout` seconds.
+    - stage: a folder on this node to which encoded images are copied before they are streamed.
+    - channels_last: the memory format of batches.
+    """
+
+    storage: str
+    workers: int
+    decode: Mapping[str, Decode] | None
+    timeout: float
+    stage: Path | None
+    device: torch.device | str
+    channels_last: bool
 
 
 class Parts:
@@ -30,23 +49,24 @@ class Parts:
         self,
         source: DataSource,
         *,
-        storage: str,
-        workers: int,
-        decode: Mapping[str, Decode] | None,
-        timeout: float,
-        stage: Path | None,
-        device: torch.device,
-        memory_format: torch.memory_format,
+        storage: str = "resident",
+        workers: int = 0,
+        decode: Mapping[str, Decode] | None = None,
+        timeout: float = 60.0,
+        stage: Path | None = None,
+        device: torch.device | str = "cpu",
+        channels_last: bool = False,
     ) -> None:
-        """Read nothing yet. Arguments are those of `Data`. Raises ConfigError for settings that contradict."""
+        """Read nothing yet. Options are those of `StorageOptions`. Raises ConfigError where they contradict."""
         _check(storage, workers, decode)
         self.feeds: dict[str, Feed] = {}
         self.labels: dict[str, Tensor] = {}
         self.attributes: dict[str, Tensor] = {}
-        self._source, self._task, self._device = source, source.task, device
+        self._source, self._task, self._device = source, source.task, torch.device(device)
         self._storage, self._workers, self._decode, self._timeout = storage, workers, dict(decode or {}), timeout
         self._stage = None if stage is None else Stage(stage)
         self.names: dict[str, tuple[str, ...]] = {}
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._renderer = Renderer(source.task, memory_format)
         self._frozen: tuple[FrozenFeatures, View] | None = None
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from robustlab.data.transforms.augment import single_thread
+from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import Batch
 from robustlab.data.serving.feed import Chunk, Feed, View
 from robustlab.data.serving.order import Order
-from robustlab.core.errors import ConfigError
+from robustlab.data.transforms.transform import single_thread
 
 
 class Loader:
@@ -98,3 +98,14 @@ class Loader:
 
     def _keys(self, kind: str, epoch: int, cycle: int) -> tuple[int, ...]:
         return tuple(self.order.key(kind, view, epoch=epoch, cycle=cycle) for view in range(len(self._views)))
+
+
+def check_batch_size(indices: Tensor, batch_size: int, *, shuffle: bool) -> None:
+    """Raise ConfigError where a loader could serve nothing."""
+    if batch_size < 1:
+        raise ConfigError(f"a batch needs at least 1 sample, got batch size {batch_size}")
+    if shuffle and batch_size > len(indices):
+        raise ConfigError(
+            f"a batch of {batch_size} is larger than the {len(indices)} training samples it is drawn from; "
+            "lower trainer.batch_size"
+        )

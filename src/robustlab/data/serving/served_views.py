@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from robustlab.data.transforms.transform import Pipeline, Transform
+from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import TaskSpec
 from robustlab.data.serving.feed import View
-from robustlab.core.errors import ConfigError
+from robustlab.data.transforms.transform import Pipeline, Transform
 
 TEST_VIEW = "test"
 """The view without augmentation: the images as they are, or what dataset.views.test makes of them, e.g. a crop."""

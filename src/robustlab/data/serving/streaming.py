@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from robustlab.core import rng
-from robustlab.data.serving import workers as worker_processes
-from robustlab.data.dataset import LazyImages
-from robustlab.data.transforms.decode import Decode
-from robustlab.data.serving.feed import Chunk, Renderer, View
 from robustlab.core.errors import DataError, ResourceError
+from robustlab.data.dataset import LazyImages
+from robustlab.data.serving import workers as worker_processes
+from robustlab.data.serving.feed import Chunk, Renderer, View
+from robustlab.data.transforms.decode import Decode
 
 _POLL_SECONDS = 1.0
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from robustlab.core.errors import DataError
 from robustlab.data.sources.file_source import need, read_lines
 from robustlab.data.sources.group_files import GroupFiles, Rows, by_split, check_files, images_below
 from robustlab.data.sources.group_tables import Counts, codes, pick, read_columns
 from robustlab.data.storage.encoded_images import listing
-from robustlab.core.errors import DataError
 
 _LAYOUT = (
     "expected img_align_celeba/*.jpg with list_attr_celeba.txt and list_eval_partition.txt (the release), "

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from robustlab.core import rng
-from robustlab.data.dataset import DataSource, Split, TaskSpec
 from robustlab.core.errors import ConfigError
+from robustlab.data.dataset import DataSource, Split, TaskSpec
 
 _SPLIT_SEED = 0  # a constant of the data set, not of the run: every run is tested on the same images
 _TEST_FRACTION = 0.2

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robustlab.core import rng
+from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import DataSource, Split, TaskSpec
 from robustlab.data.sources.grey_images import SIDE, Images, grey_images
 from robustlab.data.sources.parquet import Parquet
 from robustlab.data.sources.shortcuts import aligned, check_share, shuffled
 from robustlab.data.sources.torchvision_sets import Torchvision
-from robustlab.core.errors import ConfigError
 
 _CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CLOTHES = ("top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
@@ -66,9 +66,8 @@ class Dominoes(DataSource):
         check_share("eval_correlation", eval_correlation)
         if above is None:
             above = (4, 3) if images == "fashion_mnist" else (0, 1)
-        for key, pair in (("above", above), ("below", below)):
-            if len(pair) != 2 or pair[0] == pair[1] or any(label not in range(10) for label in pair):
-                raise ConfigError(f"dataset.source.{key} must be two different classes of 0..9, not {list(pair)}")
+        _check_pair("above", above)
+        _check_pair("below", below)
         if cifar not in ("release", "parquet"):
             raise ConfigError(f"dataset.source.cifar must be release or parquet, not {cifar!r}")
         self.images, self.root, self.file, self.download = images, root, file, download
@@ -79,14 +78,9 @@ class Dominoes(DataSource):
         self.correlations = {"train": correlation, "val": eval_correlation, "test": eval_correlation}
         self.sizes = {"train": train, "val": val, "test": test}
         names = _CLOTHES if images == "fashion_mnist" else tuple(f"digit_{digit}" for digit in range(10))
-        self.task = TaskSpec(
-            2,
-            (3, 2 * _SIDE, _SIDE),
-            tuple(mean),
-            tuple(std),
-            tuple(_CIFAR_CLASSES[label] for label in self.below),
-            tuple(names[label] for label in self.above),
-        )
+        classes = tuple(_CIFAR_CLASSES[label] for label in self.below)
+        attributes = tuple(names[label] for label in self.above)
+        self.task = TaskSpec(2, (3, 2 * _SIDE, _SIDE), tuple(mean), tuple(std), classes, attributes)
 
     def split(self, name: str) -> Split:
         """Return "train", "val" or "test" with attributes. Raises ConfigError, DataError."""
@@ -146,3 +140,8 @@ class Dominoes(DataSource):
                 "cifar10", root=self.cifar_root, download=self.download, mean=self.task.mean, std=self.task.std
             )
         return Parquet(self.cifar_root, num_classes=10, cache_dir=self.cache_dir)
+
+
+def _check_pair(key: str, pair: Sequence[int]) -> None:
+    if len(pair) != 2 or pair[0] == pair[1] or any(label not in range(10) for label in pair):
+        raise ConfigError(f"dataset.source.{key} must be two different classes of 0..9, not {list(pair)}")

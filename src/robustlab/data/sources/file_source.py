@@ -11,13 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from robustlab.core.console import warn
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.dataset import DataSource, Split, TaskSpec, check_labels
 from robustlab.data.storage.cache import cached_array, fingerprint
 from robustlab.data.storage.damage import damaged_files
-from robustlab.data.storage.encoded_images import SUFFIXES, EncodedImages, check_source, decode_image, image_blocks, listing
+from robustlab.data.storage.encoded_images import (
+    SUFFIXES,
+    EncodedImages,
+    check_source,
+    decode_image,
+    image_blocks,
+    listing,
+)
 from robustlab.data.storage.staging import Stage
-from robustlab.core.errors import ConfigError, DataError
-from robustlab.core.console import warn
 
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini"})  # left behind by file browsers, like all hidden files
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.dataset import check_labels
 from robustlab.data.sources.digits import Digits
 from robustlab.data.sources.file_source import need
 from robustlab.data.sources.torchvision_sets import Torchvision
-from robustlab.core.errors import ConfigError, DataError
 
 Images = Literal["mnist_npz", "mnist", "fashion_mnist", "digits"]
 """mnist_npz: a file of NumPy arrays; mnist, fashion_mnist: the release's files; digits: scikit-learn's 8x8 digits."""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.dataset import Split, TaskSpec
 from robustlab.data.sources.file_source import FileSource, check_manifest, need
 from robustlab.data.sources.group_tables import Counts, codes, read_columns
 from robustlab.data.storage.encoded_images import SUFFIXES, listing
-from robustlab.core.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
 _SPLIT_CODES = {name: number for number, part in enumerate(SPLITS) for name in (str(number), part)}

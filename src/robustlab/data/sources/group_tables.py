@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.dataset import DataSource, Split, TaskSpec
 from robustlab.data.storage.encoded_images import listing
-from robustlab.core.errors import ConfigError, DataError
 
 COLUMNS = ("index", "file", "split", "y", "a", "g")
 """Of a table that `write_table` makes; a and g are -1 where there is no attribute, file is empty without files."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.sources.file_source import FileSource, image_files, need, subfolders
 from robustlab.data.storage.encoded_images import listing
-from robustlab.core.errors import ConfigError, DataError
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _VAL_FOLDERS = ("val", "valid", "validation")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.sources.file_source import FileSource, image_files, need, subfolders
 from robustlab.data.storage.encoded_images import listing
-from robustlab.core.errors import ConfigError, DataError
 
 _CLASSES = ("dog", "bird", "wheeled vehicle", "reptile", "carnivore", "insect", "musical instrument", "primate", "fish")
 _FOLDERS = tuple(f"{number:02d}_{name}" for number, name in enumerate(_CLASSES))

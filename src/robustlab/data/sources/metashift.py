@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from robustlab.core.errors import DataError
 from robustlab.data.sources.file_source import image_files, need
 from robustlab.data.sources.group_files import GroupFiles, Rows, by_split
 from robustlab.data.storage.encoded_images import listing
-from robustlab.core.errors import DataError
 
 _CELLS = {  # in the order in which SubpopBench pools them: (class, attribute)
     "train/cat/cat(indoor)": (1, 1),

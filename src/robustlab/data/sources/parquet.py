@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.dataset import DataSource, Split, TaskSpec, check_labels
 from robustlab.data.storage.blob import BlobImages, packed
 from robustlab.data.storage.cache import cached_array, fingerprint
 from robustlab.data.storage.encoded_images import check_source, decode_image, image_blocks, listing
-from robustlab.core.errors import ConfigError, DataError
 
 _IMAGE_COLUMNS = ("img", "image", "images")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class")

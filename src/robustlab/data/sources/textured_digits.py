@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from robustlab.core import rng
+from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import DataSource, Split, TaskSpec
 from robustlab.data.sources.grey_images import SIDE, Images, grey_images
 from robustlab.data.sources.shortcuts import aligned, check_share, shuffled
 from robustlab.data.transforms.transform import single_thread
-from robustlab.core.errors import ConfigError
 
 _COLOURS = ((0.55, 0.38, 0.22), (0.22, 0.38, 0.62))  # brown, blue
 _CLASSES = {True: ((0, 3, 6, 8), (1, 4, 7)), False: ((0, 2, 4, 6), (5, 7, 9))}  # digits; clothes

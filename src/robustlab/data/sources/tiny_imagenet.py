@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.sources.file_source import FileSource, check_manifest, image_files, need, read_lines, subfolders
 from robustlab.data.storage.encoded_images import listing
-from robustlab.core.errors import ConfigError, DataError
 
 _LAYOUT = (
     "unpack tiny-imagenet-200.zip (http://cs231n.stanford.edu/tiny-imagenet-200.zip): "

@@ -23,9 +23,9 @@ from urllib.error import URLError
 import numpy as np
 import torch
 
-from robustlab.data.dataset import DataSource, Split, TaskSpec, check_labels
 from robustlab.core.errors import ConfigError, DataError
 from robustlab.core.files import made
+from robustlab.data.dataset import DataSource, Split, TaskSpec, check_labels
 
 _TIMEOUT = 15.0  # seconds without an answer or a byte after which a download is given up
 _DIGITS = tuple("0123456789")

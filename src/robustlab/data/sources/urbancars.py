@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Literal
 
+from robustlab.core.errors import ConfigError, DataError
 from robustlab.data.sources.file_source import image_files, need
 from robustlab.data.sources.group_files import SPLITS, GroupFiles, Rows
 from robustlab.data.sources.group_tables import Counts
 from robustlab.data.storage.encoded_images import listing
-from robustlab.core.errors import ConfigError, DataError
 
 _KINDS = ("urban", "country")
 _FOLDERS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustlab.data.sources.file_source import FileSource, check_manifest, image_files, need, read_lines, subfolders
 from robustlab.core.errors import ConfigError, DataError
+from robustlab.data.sources.file_source import FileSource, check_manifest, image_files, need, read_lines, subfolders
 
 _LAYOUT = (
     "expected WebVision 1.0 as unpacked: info/train_filelist_google.txt, info/val_filelist.txt, "

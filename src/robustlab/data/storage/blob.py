@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from robustlab.core.errors import ConfigError
 from robustlab.data.storage.cache import exclusive, publish, read_array, write_array
 from robustlab.data.storage.encoded_images import EncodedImages
 from robustlab.data.storage.staging import Stage
-from robustlab.core.errors import ConfigError
 
 
 def packed(path: Path, count: int, rows: Callable[[], Iterable[tuple[str, bytes | None]]]) -> Path:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustlab.core.errors import DataError
 from robustlab.data.storage.cache import exclusive, publish
 from robustlab.data.storage.encoded_images import EncodedImages, decode_image, listing
-from robustlab.core.errors import DataError
 
 
 def damaged_files(root: Path, files: Sequence[str], *, channels: int, record: Path | None) -> dict[str, str]:

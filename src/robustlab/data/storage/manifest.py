@@ -6,9 +6,9 @@ import gzip
 from collections.abc import Mapping
 from pathlib import Path
 
-from robustlab.data.storage.encoded_images import listing
 from robustlab.core.errors import DataError
 from robustlab.core.files import write_whole
+from robustlab.data.storage.encoded_images import listing
 
 Manifest = Mapping[str, Mapping[str, int]]
 """For each split, the label of each file."""

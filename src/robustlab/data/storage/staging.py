@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from robustlab.data.storage.cache import exclusive, fingerprint
 from robustlab.core.errors import DataError, UnavailableError
+from robustlab.data.storage.cache import exclusive, fingerprint
 
 _AT_ONCE = 8  # files copied at the same time: a network file system takes long to answer, not long to send
 

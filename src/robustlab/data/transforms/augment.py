@@ -1,7 +1,6 @@
 """Batched augmentation with an independent draw for every sample, and what follows it: normalisation and MixUp.
 
-Everything that a configuration names as `robustlab.data.transforms.augment.<Class>` can be imported from here; the rules that all
-transforms keep are in `robustlab.data.transforms.transform`.
+The rules that all transforms keep are in `robustlab.data.transforms.transform`.
 """
 
 from __future__ import annotations
@@ -13,32 +12,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from robustlab.core import rng
 from robustlab.config.kinds import Range
-from robustlab.data.transforms.jitter import ColorJitter, Erase
-from robustlab.data.transforms.policies import AutoAugment, RandAugment, TrivialAugment
-from robustlab.data.transforms.resample import CenterCrop, RandomAffine, RandomResizedCrop, Resize
-from robustlab.data.transforms.transform import Pipeline, Transform, choose, cut, integers, pad, reflect, single_thread
+from robustlab.core import rng
 from robustlab.core.errors import ConfigError
-
-__all__ = [
-    "AutoAugment",
-    "CenterCrop",
-    "ColorJitter",
-    "Erase",
-    "Flip",
-    "PadCrop",
-    "Pipeline",
-    "RandAugment",
-    "RandomAffine",
-    "RandomResizedCrop",
-    "Resize",
-    "Transform",
-    "TrivialAugment",
-    "mixup",
-    "normalize",
-    "single_thread",
-]
+from robustlab.data.transforms.transform import Transform, choose, cut, integers, pad, reflect
 
 
 class PadCrop(Transform):

@@ -8,9 +8,9 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from robustlab.core.errors import ConfigError
 from robustlab.data.transforms.policies import OPERATIONS, Staged
 from robustlab.data.transforms.transform import Transform, integers, rectangles
-from robustlab.core.errors import ConfigError
 
 _ORDERS = torch.tensor(list(permutations(range(4))))
 

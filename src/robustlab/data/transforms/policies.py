@@ -12,10 +12,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from robustlab.data.transforms import geometry, colour_ops as ops
+from robustlab.core.errors import ConfigError
+from robustlab.data.transforms import colour_ops as ops
+from robustlab.data.transforms import geometry
 from robustlab.data.transforms.policy_tables import SPACE, SUB_POLICIES, magnitudes, wide_magnitudes
 from robustlab.data.transforms.transform import Transform, integers
-from robustlab.core.errors import ConfigError
 
 _COLOR_OPERATIONS: dict[str, ops.Operation] = {
     "Identity": ops.identity,

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustlab.data.transforms import geometry
-from robustlab.data.transforms.jitter import check_ranges
-from robustlab.data.transforms.colour_ops import to_bytes
-from robustlab.data.transforms.transform import Transform, integers, rectangles
 from robustlab.core.errors import ConfigError
+from robustlab.data.transforms import geometry
+from robustlab.data.transforms.colour_ops import to_bytes
+from robustlab.data.transforms.jitter import check_ranges
+from robustlab.data.transforms.transform import Transform, integers, rectangles
 
 
 class RandomAffine(Transform):

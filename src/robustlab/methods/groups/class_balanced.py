@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustlab.core.checks import choose
 from robustlab.data.dataset import Batch
 from robustlab.data.serving.loader import Loader
-from robustlab.engine.method import Context, Position
-from robustlab.core.checks import choose
-from robustlab.methods.erm import ERM
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Context, Position
+from robustlab.methods.erm import ERM
 
 
 def inverse_frequency(values: Tensor) -> Tensor:

@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.core import rng
-from robustlab.core.errors import ConfigError
-from robustlab.engine.method import Context, Position, Stage
 from robustlab.core.checks import at_least, choose
-from robustlab.methods.erm import ERM
+from robustlab.core.errors import ConfigError
+from robustlab.data.told_groups import split_groups
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Context, Position, Stage
+from robustlab.methods.erm import ERM
 from robustlab.methods.groups.reweighting import balanced_choice
 from robustlab.metrics import group_accuracy as group_metrics
 
 if TYPE_CHECKING:
-    from robustlab.engine.learner import Learner
     from robustlab.core.runtime import Runtime
+    from robustlab.engine.learner import Learner
 
 TRAIN, REWEIGHT = "train", "reweight"
 RETRAINS = {"val": 20, "train": 10}
@@ -68,7 +69,7 @@ class DFR(ERM):
 
     def build(self, context: Context) -> None:
         """Make the network. Raises `ConfigError` where there are no validation samples with groups."""
-        context.data.groups("val", self)
+        split_groups(context.data, "val", self)
         super().build(context)
         layer = _last_layer(self.learners["network"].network)
         # of weights, and biases in the last column
@@ -100,7 +101,7 @@ class DFR(ERM):
         train = self._features("train")
         self.mean, self.deviation = self.context.runtime.gather(_scale(train))[0]  # on GPUs, ranks may differ a little
         self.features = self._standardised(train if self.split == "train" else self._features("val"))
-        self.groups = data.groups(self.split, self)
+        self.groups = split_groups(data, self.split, self)
         self.labels = data.labels(self.split)
         if self.strength is None:
             self.strength = self._choose()
@@ -127,7 +128,7 @@ class DFR(ERM):
         else:
             fitted = balanced_choice(self.groups, key=key)
             data, values = self.context.data, self.features
-            tests = self._standardised(self._features("val")), data.labels("val"), data.groups("val", self)
+            tests = self._standardised(self._features("val")), data.labels("val"), split_groups(data, "val", self)
         worst = [
             _worst_group(self._fit(values[fitted], self.labels[fitted], strength), *tests)
             for strength in self.strengths

@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustlab.core.checks import at_least
 from robustlab.data.dataset import Batch
 from robustlab.data.serving.loader import Loader
-from robustlab.engine.method import Context, Position, Stage
-from robustlab.core.checks import at_least
-from robustlab.methods.groups.class_balanced import inverse_frequency
-from robustlab.methods.erm import ERM
+from robustlab.data.told_groups import train_groups
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Context, Position, Stage
 from robustlab.engine.shared_batch import whole
+from robustlab.methods.erm import ERM
+from robustlab.methods.groups.class_balanced import inverse_frequency
 
 
 class GroupDRO(ERM):
@@ -52,7 +53,7 @@ class GroupDRO(ERM):
 
     def build(self, context: Context) -> None:
         """Make the network, and q: float32 [num_groups], at first even over the groups that occur."""
-        groups, device = context.data.train_groups(self), context.runtime.device
+        groups, device = train_groups(context.data, self), context.runtime.device
         own = groups[context.data.train_indices]
         self.draw_weights = inverse_frequency(own) if self.balanced else None
         self.groups = groups.to(device)

@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustlab.data.dataset import Batch
-from robustlab.data.serving.loader import Loader
-from robustlab.data.run_data import Data
-from robustlab.engine.method import Context, Position, Stage, settings
 from robustlab.core.checks import at_least, choose
-from robustlab.methods.erm import ERM
-from robustlab.engine.inference import eval_logits
-from robustlab.diagnostics.memorisation import DiagnosticsSettings, train_predictions
-from robustlab.engine.shared_batch import weighted, whole
-from robustlab.metrics.group_accuracy import group_of
 from robustlab.core.console import warn
+from robustlab.data.dataset import Batch
+from robustlab.data.run_data import Data
+from robustlab.data.serving.loader import Loader
+from robustlab.diagnostics.memorisation import DiagnosticsSettings, train_predictions
+from robustlab.engine.inference import eval_logits
+from robustlab.engine.method import Context, Position, Stage, settings
+from robustlab.engine.shared_batch import weighted, whole
+from robustlab.methods.erm import ERM
+from robustlab.metrics.group_accuracy import group_of
 
 IDENTIFY, TRAIN = "identify", "train"
 FEW_ERRORS = 0.001

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from robustlab.core import rng
 from robustlab.data.serving.loader import Loader
-from robustlab.engine.method import Context
-from robustlab.methods.groups.class_balanced import inverse_frequency
-from robustlab.methods.erm import ERM
+from robustlab.data.told_groups import train_groups
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Context
+from robustlab.methods.erm import ERM
+from robustlab.methods.groups.class_balanced import inverse_frequency
 
 
 def balanced_choice(groups: Tensor, *, key: int) -> Tensor:
@@ -35,7 +36,7 @@ class RWG(ERM):
 
     def build(self, context: Context) -> None:
         """Make the network, and the weights of draws from the groups."""
-        self.weights = inverse_frequency(context.data.train_groups(self)[context.data.train_indices])
+        self.weights = inverse_frequency(train_groups(context.data, self)[context.data.train_indices])
         super().build(context)
 
     def _train_loader(self, context: Context) -> Loader:
@@ -58,7 +59,7 @@ class SUBG(ERM):
 
     def build(self, context: Context) -> None:
         """Choose the images by the seed, and make the network."""
-        groups = context.data.train_groups(self)[context.data.train_indices]
+        groups = train_groups(context.data, self)[context.data.train_indices]
         self.indices = context.data.train_indices[balanced_choice(groups, key=rng.fold(context.seed, "subg"))]
         super().build(context)
 

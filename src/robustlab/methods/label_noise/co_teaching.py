@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustlab.data.dataset import Batch
-from robustlab.core.errors import ConfigError
-from robustlab.engine.method import Context, Method, Position, Stage, settings
-from robustlab.engine.inference import eval_logits
-from robustlab.diagnostics.memorisation import DiagnosticsSettings, memorisation_metrics
-from robustlab.engine.shared_batch import whole
 from robustlab.core.console import percent, say
+from robustlab.core.errors import ConfigError
+from robustlab.data.dataset import Batch
+from robustlab.diagnostics.memorisation import DiagnosticsSettings, memorisation_metrics
+from robustlab.engine.inference import eval_logits
+from robustlab.engine.method import Context, Method, Position, Stage, settings
+from robustlab.engine.shared_batch import whole
 
 NETWORKS = ("network1", "network2")
 

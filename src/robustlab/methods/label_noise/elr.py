@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustlab.data.dataset import Batch
 from robustlab.core.errors import ConfigError
-from robustlab.engine.method import Context, Position, settings
+from robustlab.data.dataset import Batch
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Context, Position, settings
 from robustlab.engine.shared_batch import whole
 from robustlab.methods.single_network import SingleNetwork
 

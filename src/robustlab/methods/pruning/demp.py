@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from robustlab.core.errors import ConfigError
-from robustlab.engine.method import Context, Stage, settings
 from robustlab.core.checks import floor_problem
+from robustlab.core.errors import ConfigError
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Context, Stage, settings
 from robustlab.methods.pruning.pruned_network import PrunedNetwork
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.floor import Floor
-from robustlab.pruning.update_noise import LEAST_STD, NoiseSettings, UpdateNoise
 from robustlab.pruning.penalty import PenaltySettings, add_gradient, penalty, targeted
 from robustlab.pruning.surgery_settings import SurgerySettings
+from robustlab.pruning.update_noise import LEAST_STD, NoiseSettings, UpdateNoise
 
 
 class DemP(PrunedNetwork):

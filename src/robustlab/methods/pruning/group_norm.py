@@ -11,15 +11,15 @@ from typing import Literal
 
 import torch
 
-from robustlab.engine.method import Context, settings
 from robustlab.core.checks import at_least, choose
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Context, settings
 from robustlab.methods.pruning.one_shot import BaselineSurgery, OneShot
+from robustlab.models.units import Units
 from robustlab.pruning.coupled import NORMALIZERS, add_group_shrinkage, coupled_scores, torch_pruning
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.scores import Scores
 from robustlab.pruning.target import TargetSettings
-from robustlab.models.units import Units
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from robustlab.core import rng
-from robustlab.engine.method import Context, Stage, settings
 from robustlab.core.checks import choose, within
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Context, Stage, settings
 from robustlab.methods.pruning.pruned_network import PrunedNetwork
+from robustlab.models.units import Units
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.scores import NORMALIZERS, NORMS, Scores, magnitude_scores, normalised, random_scores
-from robustlab.pruning.selection import SCOPES, Ranking
 from robustlab.pruning.surgery_settings import SurgerySettings
 from robustlab.pruning.target import TargetSettings, check_target, units_to_remove
-from robustlab.models.units import Units
+from robustlab.pruning.unit_selection import SCOPES, Ranking
 
 
 @dataclass(frozen=True)

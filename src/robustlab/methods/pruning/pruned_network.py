@@ -12,18 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustlab.data.dataset import Batch
-from robustlab.core.errors import ConfigError
-from robustlab.engine.method import Context, Position, Stage, settings
 from robustlab.core.checks import within
+from robustlab.core.errors import ConfigError
+from robustlab.data.dataset import Batch
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Context, Position, Stage, settings
 from robustlab.methods.single_network import SingleNetwork
+from robustlab.models.units import units_of
 from robustlab.pruning.collapse import refuse_collapse
 from robustlab.pruning.death import DeathReport, DeathSettings, find_dead
 from robustlab.pruning.removals import Record
 from robustlab.pruning.samples import Samples
 from robustlab.pruning.surgery_settings import SurgerySettings
-from robustlab.models.units import units_of
 
 
 class PrunedNetwork(SingleNetwork):
@@ -75,7 +75,7 @@ class PrunedNetwork(SingleNetwork):
             exclude=self.surgery.exclude,
         )
         self.record = Record(learner.network, self.surgeon, image_shape=context.task.image_shape)
-        self._samples = Samples(context, batch_size=self.death.batch_size)
+        self._samples = Samples(context.data, context.runtime, seed=context.seed, batch_size=self.death.batch_size)
         self._ever_dead: dict[str, Tensor] = {}
         self._counted: dict[str, float] = {}
         self._epoch = 0
@@ -184,7 +184,7 @@ class PrunedNetwork(SingleNetwork):
 
     def finish(self, folder: Path) -> dict[str, Path]:
         """Write pruning.json, all events of the run, and figures/live_units.png."""
-        from robustlab.pruning.pruning_figures import EVENTS_FILE, live_units_figure
+        from robustlab.pruning.live_units_figure import EVENTS_FILE, live_units_figure
 
         self.record.save(folder / EVENTS_FILE, total_updates=self.total_updates)
         picture = folder / "figures" / "live_units.png"

@@ -10,17 +10,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from robustlab.data.dataset import Batch
-from robustlab.engine.method import Context, Stage, settings
 from robustlab.core.checks import at_least, choose, within
+from robustlab.core.console import warn
+from robustlab.data.dataset import Batch
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Context, Stage, settings
 from robustlab.methods.pruning.one_shot import BaselineSurgery, OneShot
+from robustlab.models.units import Units
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.scores import Scores, crop_scores, refreshed_statistics, snap_scores
-from robustlab.pruning.selection import cumulative_targets
 from robustlab.pruning.target import TargetSettings
-from robustlab.models.units import Units
-from robustlab.core.console import warn
+from robustlab.pruning.unit_selection import cumulative_targets
 
 CRITERIA = {"snap": snap_scores, "crop": crop_scores}
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from robustlab.engine.method import Context
 from robustlab.core.checks import at_least
 from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Context
 from robustlab.methods.pruning.one_shot import BaselineSurgery, OneShot
+from robustlab.models.units import Units
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.penalty import add_gradient, targeted
 from robustlab.pruning.scores import Scores, scale_scores
 from robustlab.pruning.target import TargetSettings
-from robustlab.models.units import Units
 
 
 class NetworkSlimming(OneShot):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from robustlab.engine.checkpoint import SCHEMA_VERSION, read_checked, write_atomically
 from robustlab.core.errors import ConfigError, UserError
 from robustlab.core.files import write_json
+from robustlab.engine.checkpoint import SCHEMA_VERSION, read_checked, write_atomically
 
 if TYPE_CHECKING:
     from robustlab.data.run_data import Data

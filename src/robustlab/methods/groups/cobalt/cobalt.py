@@ -12,21 +12,31 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LinearLR
 
-from robustlab.data.serving.loader import Loader
-from robustlab.core.errors import ConfigError
-from robustlab.engine.method import Context, Position, Stage, settings
 from robustlab.core.checks import at_least, choose
+from robustlab.core.errors import ConfigError
+from robustlab.data.serving.loader import Loader
+from robustlab.diagnostics.memorisation import DiagnosticsSettings
+from robustlab.engine.method import Context, Position, Stage, settings
+from robustlab.methods.erm import ERM
 from robustlab.methods.groups.cobalt import artifact as concept_files
 from robustlab.methods.groups.cobalt.artifact import Concepts
 from robustlab.methods.groups.cobalt.concept_controls import clustered, shuffled
 from robustlab.methods.groups.cobalt.discover import PURPOSE, Discovery
-from robustlab.methods.groups.cobalt.discovery_settings import DictionarySettings, DiscoverySettings, ExtractSettings, PerfSettings, SlotSettings, TeacherSettings, TemperatureSettings, ViewSettings, WeightSettings
+from robustlab.methods.groups.cobalt.discovery_settings import (
+    DictionarySettings,
+    DiscoverySettings,
+    ExtractSettings,
+    PerfSettings,
+    SlotSettings,
+    TeacherSettings,
+    TemperatureSettings,
+    ViewSettings,
+    WeightSettings,
+)
 from robustlab.methods.groups.cobalt.outcome import announce, diagnostics, draws, write_report
 from robustlab.methods.groups.cobalt.sampler import probabilities
 from robustlab.methods.groups.cobalt.sampler_report import SamplerReport
 from robustlab.methods.groups.cobalt.sampler_settings import DiscoverSettings, SamplerSettings
-from robustlab.methods.erm import ERM
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 
 DISCOVER, CLASSIFY = "discover", "classify"
 FILE = "concepts.pt"

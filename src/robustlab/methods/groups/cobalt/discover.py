@@ -11,16 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.core import rng
+from robustlab.core.runtime import Runtime, average_statistics
 from robustlab.data.dataset import TaskSpec
 from robustlab.engine.learner import Learner
-from robustlab.core.runtime import Runtime, average_statistics
 from robustlab.methods.groups.cobalt import discovery_losses as losses
 from robustlab.methods.groups.cobalt.artifact import Concepts
 from robustlab.methods.groups.cobalt.dictionary import Dictionary, perplexity, update_centre
 from robustlab.methods.groups.cobalt.discovery_settings import DiscoverySettings
 from robustlab.methods.groups.cobalt.extraction import Assignment, assign, extract_split
 from robustlab.methods.groups.cobalt.grouping import Groups, active, group
-from robustlab.methods.groups.cobalt.slot_network import Student, make_student, make_teacher, momentum_at, update_teacher
+from robustlab.methods.groups.cobalt.slot_network import (
+    Student,
+    make_student,
+    make_teacher,
+    momentum_at,
+    update_teacher,
+)
 from robustlab.methods.groups.cobalt.two_views import TwoViews, View, align, intersect, to_pixels
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from robustlab.data.transforms.jitter import check_ranges
-from robustlab.core.errors import ConfigError
 from robustlab.core.checks import at_least, choose, within
+from robustlab.core.errors import ConfigError
+from robustlab.data.transforms.jitter import check_ranges
 
 
 @dataclass(frozen=True)

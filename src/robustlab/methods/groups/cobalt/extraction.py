@@ -13,8 +13,8 @@ from robustlab.methods.groups.cobalt.discovery_settings import ExtractSettings
 from robustlab.methods.groups.cobalt.grouping import group, places, winners
 
 if TYPE_CHECKING:
-    from robustlab.data.run_data import Data
     from robustlab.core.runtime import Runtime
+    from robustlab.data.run_data import Data
     from robustlab.methods.groups.cobalt.dictionary import Dictionary
     from robustlab.methods.groups.cobalt.slot_network import SlotEncoder
 

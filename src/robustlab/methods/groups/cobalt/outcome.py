@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustlab.core.console import say, warn
 from robustlab.core.files import write_json
 from robustlab.methods.groups.cobalt.charts import draw_sampling, draw_table
 from robustlab.methods.groups.cobalt.concept_statistics import rare_group_shares, summary
 from robustlab.methods.groups.cobalt.fitted_draw import Fit
 from robustlab.methods.groups.cobalt.pictures import illustrate
 from robustlab.methods.groups.cobalt.sampler_report import SamplerReport
-from robustlab.core.console import say, warn
 
 if TYPE_CHECKING:
     from robustlab.data.run_data import Data

@@ -14,7 +14,21 @@ import torch
 from torch import Tensor
 
 from robustlab.core import rng
-from robustlab.methods.groups.cobalt.canvas import NEUTRAL, STRONG, TITLE, as_picture, colour, coloured, highlighted, legend, new_figure, outline, save, show, slot_masks
+from robustlab.methods.groups.cobalt.canvas import (
+    NEUTRAL,
+    STRONG,
+    TITLE,
+    as_picture,
+    colour,
+    coloured,
+    highlighted,
+    legend,
+    new_figure,
+    outline,
+    save,
+    show,
+    slot_masks,
+)
 from robustlab.methods.groups.cobalt.charts import draw_table
 from robustlab.methods.groups.cobalt.concept_statistics import presence
 from robustlab.methods.groups.cobalt.two_views import to_pixels

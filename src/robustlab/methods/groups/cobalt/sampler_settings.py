@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from robustlab.core.errors import ConfigError
 from robustlab.core.checks import at_least, choose, within
+from robustlab.core.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustlab.data.dataset import TaskSpec
 from robustlab.data.transforms import colour_ops as ops
 from robustlab.data.transforms.augment import normalize
-from robustlab.data.dataset import TaskSpec
 from robustlab.methods.groups.cobalt.discovery_settings import ViewSettings
 
 _APPEARANCE_DRAWS = 9

@@ -1,9 +1,6 @@
 """CrossSplit (Kim, Baratin, Zhang, Lacoste-Julien, ICML 2023): less memorisation of wrong labels by splitting.
 
-`targets` equations (1)-(6), `losses` (8)-(9), `schedule` (10), `settings` hyperparameters, `halves` the split and what
-each turn is served, `record` diagnostics, `method` the algorithm. MixUp, (7), is `robustlab.data.transforms.augment.mixup`.
+`targets` holds equations (1)-(6), `objective` (8)-(9), `timeline` (10), `crosssplit_settings` the hyperparameters,
+`halves` the split and the batches of each turn, `split_step` one training step, `label_record` what became of the
+labels, `crosssplit` the method. Equation (7), MixUp, is `mixup` in `robustlab.data.transforms.augment`.
 """
-
-from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
-
-__all__ = ["CrossSplit"]

@@ -8,19 +8,19 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from robustlab.core.console import percent, say, warn
 from robustlab.core.errors import ConfigError
+from robustlab.diagnostics.memorisation import DiagnosticsSettings, train_predictions, wrong_labels
+from robustlab.engine.inference import eval_logits
 from robustlab.engine.method import Context, Method, Position, Stage
 from robustlab.engine.method import settings as group
+from robustlab.engine.shared_batch import weighted
 from robustlab.methods.label_noise.crosssplit import crosssplit_settings as s
 from robustlab.methods.label_noise.crosssplit.halves import Turn, TurnItem, split_halves
-from robustlab.methods.label_noise.crosssplit.objective import warmup_loss
 from robustlab.methods.label_noise.crosssplit.label_record import Record, half_metrics, stall
-from robustlab.methods.label_noise.crosssplit.timeline import Schedule
+from robustlab.methods.label_noise.crosssplit.objective import warmup_loss
 from robustlab.methods.label_noise.crosssplit.split_step import SplitStep
-from robustlab.engine.inference import eval_logits
-from robustlab.diagnostics.memorisation import DiagnosticsSettings, train_predictions, wrong_labels
-from robustlab.engine.shared_batch import weighted
-from robustlab.core.console import percent, say, warn
+from robustlab.methods.label_noise.crosssplit.timeline import Schedule
 
 
 class CrossSplit(Method):

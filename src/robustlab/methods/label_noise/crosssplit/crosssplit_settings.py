@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from robustlab.config.kinds import Range
-from robustlab.core.errors import ConfigError
 from robustlab.core.checks import at_least, choose
+from robustlab.core.errors import ConfigError
 
 
 def number_or_auto(key: str, value: float | str) -> None:

@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from robustlab.core import rng
-from robustlab.data.dataset import Batch
 from robustlab.core.errors import ConfigError
+from robustlab.data.dataset import Batch
+from robustlab.methods.label_noise.crosssplit.crosssplit_settings import (
+    JsdSettings,
+    Settings,
+    SplitSettings,
+    UnlabelledSettings,
+)
 from robustlab.methods.label_noise.crosssplit.timeline import warmup_data
-from robustlab.methods.label_noise.crosssplit.crosssplit_settings import Settings, SplitSettings, UnlabelledSettings
 
 if TYPE_CHECKING:
-    from robustlab.data.serving.loader import Loader
-    from robustlab.data.run_data import Data
     from robustlab.core.runtime import Runtime
+    from robustlab.data.run_data import Data
+    from robustlab.data.serving.loader import Loader
 
 AS_IS_BATCH = 100
 """Batch size of the official code's extrema pass; it matters only where BatchNorm is left in train mode."""
@@ -86,10 +91,7 @@ class Turn:
             views=("weak",),
             purpose=f"warmup{number}",
         )
-        as_is = jsd.extrema_bn == "as_is"
         share = slice(runtime.rank, None, runtime.world_size)  # of the passes without training
-        # All see all in train mode: statistics become what one process has, and synchronised ones wait for nobody.
-        measured = slice(None) if as_is else share
         purpose = f"labelled{number}"
         self.labelled: Loader = data.loader(
             own, batch_size=size, views=four, purpose=purpose, drop_last=settings.labelled.drop_last
@@ -105,18 +107,23 @@ class Turn:
             shuffle=False,
             shard=False,
         )
-        self.extrema: Loader = data.loader(
-            everything[measured] if jsd.extrema_scope == "full" else own[measured],
-            batch_size=AS_IS_BATCH if as_is else jsd.batch_size,
-            views=("test",),
-            purpose=f"extrema{number}",
-            shuffle=False,
-            shard=False,
-        )
+        self.extrema = self._extrema(data, everything if jsd.extrema_scope == "full" else own, share, jsd)
         self.unlabelled = self._unlabelled(data, other, four, size, settings.unlabelled)
         if len(self.labelled) == 0 or len(self.warmup) == 0:
             raise ConfigError(f"half {number} has {len(own)} samples, fewer than one batch; lower trainer.batch_size")
         self.steps = settings.steps_per_epoch or len(self.labelled)
+
+    def _extrema(self, data: Data, indices: Tensor, share: slice, settings: JsdSettings) -> Loader:
+        as_is = settings.extrema_bn == "as_is"
+        # All see all in train mode: statistics become what one process has, and synchronised ones wait for nobody.
+        return data.loader(
+            indices if as_is else indices[share],
+            batch_size=AS_IS_BATCH if as_is else settings.batch_size,
+            views=("test",),
+            purpose=f"extrema{self.number}",
+            shuffle=False,
+            shard=False,
+        )
 
     def _unlabelled(
         self, data: Data, other: Tensor, views: tuple[str, ...], labelled_size: int, settings: UnlabelledSettings

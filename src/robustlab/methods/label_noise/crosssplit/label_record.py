@@ -13,13 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from robustlab.methods.label_noise.crosssplit.targets import ClassExtrema, Correction, mixing_weight
-from robustlab.diagnostics.memorisation import memorised, wrong_labels
 from robustlab.core.console import percent
+from robustlab.diagnostics.memorisation import memorised, wrong_labels
+from robustlab.methods.label_noise.crosssplit.targets import ClassExtrema, Correction, mixing_weight
 
 if TYPE_CHECKING:
-    from robustlab.data.run_data import Data
     from robustlab.core.runtime import Runtime
+    from robustlab.data.run_data import Data
 
 PER_CLASS = 20
 """Most classes whose extrema are logged one by one; more would be hundreds of curves."""

@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from robustlab.data.dataset import Batch
 from robustlab.core.runtime import Runtime
+from robustlab.data.dataset import Batch
 from robustlab.methods.label_noise.crosssplit.targets import ClassExtrema, jensen_shannon, mean_probabilities
 
 

@@ -8,16 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.core import rng
-from robustlab.data.transforms import augment
 from robustlab.data.dataset import Batch
+from robustlab.data.transforms import augment
 from robustlab.engine.method import Context
-from robustlab.methods.label_noise.crosssplit import objective as losses, targets
-from robustlab.methods.label_noise.crosssplit.halves import Turn, TurnItem
-from robustlab.methods.label_noise.crosssplit.peer import half_probabilities, measure_extrema, probabilities
-from robustlab.methods.label_noise.crosssplit.label_record import Record
-from robustlab.methods.label_noise.crosssplit.timeline import Schedule, gamma_at, ramp
-from robustlab.methods.label_noise.crosssplit.crosssplit_settings import Settings
 from robustlab.engine.shared_batch import own_rows, whole, whole_parts
+from robustlab.methods.label_noise.crosssplit import objective as losses
+from robustlab.methods.label_noise.crosssplit import targets
+from robustlab.methods.label_noise.crosssplit.crosssplit_settings import Settings
+from robustlab.methods.label_noise.crosssplit.halves import Turn, TurnItem
+from robustlab.methods.label_noise.crosssplit.label_record import Record
+from robustlab.methods.label_noise.crosssplit.peer import half_probabilities, measure_extrema, probabilities
+from robustlab.methods.label_noise.crosssplit.timeline import Schedule, gamma_at, ramp
 
 
 class SplitStep:

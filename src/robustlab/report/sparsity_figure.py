@@ -1,25 +1,23 @@
-"""Pictures of pruning: which layers lose their units when, and what accuracy is left at which sparsity."""
+"""Accuracy against sparsity, one panel per data set, noise and model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robustlab.config.stored_config import read_config
 from robustlab.core.errors import ConfigError
+from robustlab.core.figure_style import draw_level, draw_means, legend_beside, legend_width, save, tidy
 from robustlab.report.collect import Group
-from robustlab.core.figure_style import draw_level, draw_means, legend_beside, legend_width, tidy
 from robustlab.report.pruning_columns import DENSE
-from robustlab.report.run_settings import flat_settings, read_config
+from robustlab.report.run_settings import flat_settings
 from robustlab.tracking.rule_names import METHOD_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-EVENTS_FILE = "pruning.json"
-"""Where a run that prunes writes its events: {"events": [...], ...}."""
 SPARSITIES = {
     "neuron": ("pruning/neuron_sparsity", "neuron sparsity, %"),
     "weight": ("pruning/weight_sparsity", "weight sparsity, %"),
@@ -28,60 +26,6 @@ SPARSITIES = {
 """What accuracy can be drawn against: the metric, and how its axis is labelled."""
 KNOBS = ("method.reg.peak", "method.target.neurons", "method.target.flops", "method.target.parameters")
 """Settings that say how much is removed: a line is a sweep over them."""
-LEGEND_ROWS = 30
-
-
-def live_units_figure(events: Sequence[Mapping[str, Any]], path: Path, *, total_updates: int | None = None) -> None:
-    """Draw the live units of each set over time to `path`: stacked counts, and the share of each set beside them.
-
-    events: in order of time, each with "t" (optimizer updates done) and "live" (units by set, in forward order); the
-    first is the start, before anything was removed. total_updates: where the axis ends. Early layers are dark, late
-    ones light; the legend gives the units of each at the start and at the end.
-    """
-    names = list(events[0]["live"])
-    start, end = events[0]["live"], events[-1]["live"]
-    steps = [event["t"] for event in events]
-    counts = {name: [event["live"][name] for event in events] for name in names}
-    if total_updates is not None and total_updates > steps[-1]:
-        steps = [*steps, total_updates]
-        counts = {name: [*values, values[-1]] for name, values in counts.items()}
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    columns = -(-len(names) // LEGEND_ROWS)
-    colours = matplotlib.colormaps["viridis"]([index / max(1, len(names) - 1) for index in range(len(names))])
-    height = max(3.8, 0.17 * -(-len(names) // columns) + 0.8)
-    figure = Figure(figsize=(9 + 2.6 * columns, height), layout="constrained")
-    stacked, share = figure.subplots(1, 2)
-    areas = stacked.stackplot(steps, *counts.values(), colors=colours, step="post", edgecolor="white", linewidth=0.2)
-    for name, colour in zip(names, colours, strict=True):
-        share.step(steps, [value / start[name] for value in counts[name]], where="post", color=colour)
-    stacked.set(xlabel="updates", ylabel="live units", xlim=(steps[0], max(steps[-1], steps[0] + 1)))
-    share.set(xlabel="updates", ylabel="share of a layer's units that live", ylim=(-0.02, 1.02))
-    for axis in (stacked, share):
-        tidy(axis)
-    labels = [f"{name}  {start[name]:,} to {end[name]:,}" for name in names]
-    figure.legend(
-        areas[::-1], labels[::-1], loc="outside right center", ncols=columns, fontsize=7, frameon=False,
-        title=f"all  {sum(start.values()):,} to {sum(end.values()):,}", title_fontsize=8,
-    )  # fmt: skip
-    _save(figure, path)
-
-
-def read_events(folder: Path) -> dict[str, Any]:
-    """Return what a run wrote about its pruning. Raises `ConfigError` where there is nothing that can be read."""
-    path = folder / EVENTS_FILE
-    if not path.exists():
-        raise ConfigError(f"there is no {path}: the run is not finished, or its method removes no units")
-    try:
-        content = json.loads(path.read_bytes())
-        live = [event["live"] for event in content["events"] if int(event["t"]) >= 0]
-        whole = bool(live) and all(one.keys() == live[0].keys() for one in live)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error})") from error
-    if not whole:
-        raise ConfigError(f"{path} is damaged (its events do not have the same layers)")
-    return content
 
 
 @dataclass
@@ -103,7 +47,7 @@ def accuracy_against_sparsity(
     groups: Sequence[Group], path: Path, *, sparsity: str = "neuron", metric: str = "test/accuracy"
 ) -> None:
     """Draw accuracy at the last epoch against sparsity to `path`; see `sparsity_figure`."""
-    _save(sparsity_figure(groups, sparsity=sparsity, metric=metric), path)
+    save(sparsity_figure(groups, sparsity=sparsity, metric=metric), path)
 
 
 def sparsity_figure(groups: Sequence[Group], *, sparsity: str = "neuron", metric: str = "test/accuracy") -> Figure:
@@ -184,8 +128,3 @@ def _draw(axis: Any, line: Line, x_name: str, y_name: str, scale: float, number:
     pairs = [_values(group, x_name, y_name) for group in line.groups]
     groups = [[(100 * x, scale * y) for x, y in group] for group in pairs if group]
     return draw_means(axis, groups, number) if groups else None
-
-
-def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=140)

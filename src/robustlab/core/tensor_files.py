@@ -1,0 +1,70 @@
+"""Files of tensors and plain types: written whole or not at all, checked when read."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from robustlab.core.errors import RunFolderError
+from robustlab.core.files import patiently, write_whole
+
+
+def write_atomically(path: Path, state: Mapping[str, Any]) -> None:
+    """Save tensors and plain types, whole or not at all. Raises RunFolderError."""
+
+    def write(file: IO[bytes]) -> None:
+        try:
+            torch.save(dict(state), file)
+        except RuntimeError as error:  # torch's words for a write that failed; why it failed stands behind it
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+
+    write_whole(path, write, size=tensor_bytes(state))
+
+
+def tensor_bytes(value: Any) -> int:
+    """Return the bytes of all tensors in nested plain types: what a file of them takes, but for some kB."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(map(tensor_bytes, value.values()))
+    return sum(map(tensor_bytes, value)) if isinstance(value, list | tuple) else 0
+
+
+class DamagedError(RunFolderError):
+    """A file of tensors that is not whole, or holds more than tensors and plain types."""
+
+
+def read_tensors(path: Path) -> Any:
+    """Load tensors and plain types onto the CPU. Raises DamagedError if the file is damaged or holds anything else,
+    RunFolderError if it may not be read.
+
+    torch.load itself does not notice flipped bytes, so the CRC-32 of every record, which torch.save wrote, is verified.
+    """
+    try:
+        return patiently(lambda: _read(path))
+    except PermissionError as error:
+        raise RunFolderError(f"{path} cannot be read ({error.strerror}); mend its permissions") from error
+    except pickle.UnpicklingError as error:
+        # torch's own message advises to load without restrictions, which is not to be passed on
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"{name[1]} was refused: only tensors and plain types are loaded" if name else "no tensors and numbers"
+        raise DamagedError(f"checkpoint {path} cannot be read ({reason})") from error
+    except Exception as error:  # damage reaches the parsers of zip and pickle in every form there is
+        said = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise DamagedError(f"checkpoint {path} cannot be read ({said})") from error
+
+
+def _read(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+    if broken is not None:
+        raise ValueError(f"record {broken} fails its checksum")
+    return torch.load(path, map_location="cpu", weights_only=True)
