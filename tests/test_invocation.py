@@ -141,5 +141,7 @@ def test_words_are_quoted_for_a_shell(place, monkeypatch):
 
 def test_an_extra_is_installed_as_the_package_was(monkeypatch, tmp_path):
     assert extra_hint("cluster") == "uv sync --extra cluster"  # these tests run in a checkout
-    monkeypatch.setattr("robustlab.core.invocation.__file__", str(tmp_path / "lib" / "robustlab" / "invocation.py"))
+    monkeypatch.setattr(
+        "robustlab.core.invocation.__file__", str(tmp_path / "lib" / "robustlab" / "core" / "invocation.py")
+    )
     assert extra_hint("cluster") == "pip install 'robustlab[cluster]'"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import robustlab.data
+import robustlab.data.sources
 from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import DataSource
 from robustlab.data.run_data import Data
@@ -130,8 +130,8 @@ ALL_NAMES = sorted({name for _, splits in SOURCES.values() for name in splits} |
 
 def test_the_table_has_every_source(tmp_path):
     found: set[type] = set()
-    for module in pkgutil.iter_modules(robustlab.data.__path__):
-        members = vars(importlib.import_module(f"robustlab.data.{module.name}")).values()
+    for module in pkgutil.iter_modules(robustlab.data.sources.__path__):
+        members = vars(importlib.import_module(f"robustlab.data.sources.{module.name}")).values()
         found |= {one for one in members if inspect.isclass(one) and issubclass(one, DataSource)}
     leaves = {one for one in found if not any(other is not one and issubclass(other, one) for other in found)}
     made = {type(make(tmp_path / str(place))).__name__ for place, (make, _) in enumerate(SOURCES.values())}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustlab.core import tensor_files
 from robustlab.core.errors import ConfigError, RunFolderError
 from robustlab.engine import checkpoint
 from robustlab.engine.checkpoint import Checkpoints, read_checked
@@ -77,7 +78,7 @@ def trusting(path: Path) -> dict:
 
 @pytest.mark.fault("F8", control=True)
 def test_damage_control_torch_load_alone_takes_wrong_weights(saved, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_read", trusting)
+    monkeypatch.setattr(tensor_files, "_read", trusting)
     _flip(saved.last)
     loaded, warnings = saved.load()
     assert loaded is not None
@@ -219,7 +220,7 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(saved, monkeypa
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checkpoint, "_read", refuse)
+    monkeypatch.setattr(tensor_files, "_read", refuse)
     with pytest.raises(RunFolderError, match="mend its permissions"):
         saved.load()
     assert saved.last.exists()

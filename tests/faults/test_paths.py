@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from robustlab.config import resolvers
+from robustlab.config import run_names
 from robustlab.config.run_names import path_safe
 from robustlab.core.errors import ConfigError
 from robustlab.engine.run_folder import prepare_folder
@@ -87,7 +87,7 @@ def as_it_is(name: str) -> str:
 
 @pytest.mark.fault("F17", control=True)
 def test_path_control_names_taken_as_they_are_lead_out_of_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(resolvers, "path_safe", as_it_is)
+    monkeypatch.setattr(run_names, "path_safe", as_it_is)
     cfg = OmegaConf.create({"seed": 0, "method": {"name": "../../x"}, "dataset": {"name": "d"}})
-    folder = tmp_path / "deep" / "out" / resolvers.run_name(cfg)
+    folder = tmp_path / "deep" / "out" / run_names.run_name(cfg)
     assert not folder.resolve().is_relative_to(tmp_path / "deep" / "out")

@@ -53,7 +53,7 @@ def program_hint(name: str, *arguments: str) -> str:
 
 def extra_hint(extra: str) -> str:
     """Return the command that installs an extra of this package."""
-    checkout = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    checkout = Path(__file__).resolve().parents[3] / "pyproject.toml"
     return f"uv sync --extra {extra}" if checkout.is_file() else f"pip install 'robustlab[{extra}]'"
 
 
