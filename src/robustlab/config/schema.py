@@ -229,6 +229,7 @@ class Config:
     features: Features | None = None
     optimized_metric: OptimizedMetric | None = None
     setting: Setting | None = None
+    diagnostics: dict[str, Any] | None = None
 
 
 GIVEN: dict[str, frozenset[str]] = {

@@ -1,52 +1,48 @@
-"""How many wrong training labels the networks have learnt by heart: a diagnostic, so clean labels may be used here."""
+"""How many wrong training labels the networks have memorised. A diagnostic, so it may look at clean labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Annotated
 
-import torch
-from torch import Tensor
+from torch import Tensor, isin
 
-from robustlab.core.checks import at_least
+from robustlab.config.kinds import Range
 from robustlab.data.run_data import Data
+from robustlab.engine.diagnostic import Clock, Diagnostic
+from robustlab.engine.inference import train_predictions
 
 
-@dataclass(frozen=True)
-class DiagnosticsSettings:
-    """When to pass over the train split: after every `every` epochs and after the last; 0 = never."""
+class Memorisation(Diagnostic):
+    """Of the wrong labels of the train split, the share predicted as assigned, and as the clean label.
 
-    every: int = 10
-    batch_size: int = 1000
-
-    def __post_init__(self) -> None:
-        at_least("diagnostics.every", self.every, 0)
-        at_least("diagnostics.batch_size", self.batch_size, 1)
-
-    def due(self, epoch: int, epochs: int) -> bool:
-        """Return whether the pass is due after `epoch` (from zero) of `epochs`."""
-        return self.every > 0 and ((epoch + 1) % self.every == 0 or epoch + 1 == epochs)
-
-
-def train_predictions(
-    data: Data, predict: Callable[[Tensor], dict[str, Tensor]], *, batch_size: int
-) -> dict[str, Tensor]:
-    """Return what is predicted on the un-augmented train split.
-
-    predict: images -> named logits [B, C]. Returns for each name the class as int64 [N] on the CPU, N = the whole
-    train split; -1 where a sample is not trained on.
+    "diagnostics/memorised" and "diagnostics/corrected" are those of the method's prediction. Where each network is
+    trained on its own part of the labels (`Method.label_owners`), "diagnostics/<network>/memorised_own" and
+    "..._other" are those of one network on its own and the other labels, and "diagnostics/memorised_own" and "_other"
+    pool all networks. Nothing is measured where no label is known to be wrong.
     """
-    classes: dict[str, list[Tensor]] = {}
-    indices: list[Tensor] = []
-    for batch in data.evaluation("train", batch_size).epoch(0):
-        indices.append(batch.index)
-        for name, logits in predict(batch.images).items():
-            classes.setdefault(name, []).append(logits.argmax(dim=1))
-    index = torch.cat(indices).cpu()
-    return {
-        name: torch.full((data.num_train,), -1).index_copy(0, index, torch.cat(parts).cpu())
-        for name, parts in classes.items()
-    }
+
+    def __init__(
+        self, *, every: Annotated[int, Range(low=0)] = 10, batch_size: Annotated[int, Range(low=1)] = 1000
+    ) -> None:
+        """Set when to pass over the train split.
+
+        - every: after so many epochs, and after the last one; 0 = never.
+        - batch_size: images per forward pass.
+        """
+        self.every, self.batch_size = every, batch_size
+
+    def due(self, clock: Clock) -> bool:
+        """Return whether the pass is due; never where no label is known to be wrong."""
+        wanted = self.every > 0 and ((clock.epoch + 1) % self.every == 0 or clock.is_last)
+        return wanted and len(wrong_labels(self.context.data)) > 0
+
+    def measure(self, clock: Clock) -> dict[str, float]:
+        """Return the shares; see the class."""
+        data = self.context.data
+        predicted = train_predictions(data, self.method.predictions, batch_size=self.batch_size)
+        metrics = {f"diagnostics/{name}": value for name, value in memorised(predicted[""], data).items()}
+        return metrics | by_owner(predicted, data, self.method.label_owners())
 
 
 def wrong_labels(data: Data, *, within: Tensor | None = None) -> Tensor:
@@ -63,7 +59,10 @@ def wrong_labels(data: Data, *, within: Tensor | None = None) -> Tensor:
 def memorised(predicted: Tensor, data: Data, *, within: Tensor | None = None) -> dict[str, float]:
     """Return {"memorised", "corrected"}: of the wrong labels, the shares predicted as assigned and as the clean label.
 
-    predicted: int64 [N] of `train_predictions`. Empty where no label is known to be wrong.
+    - predicted: int64 [N], of `train_predictions`.
+    - within: indices of the samples that count (default: train_indices).
+
+    Empty where no label is known to be wrong.
     """
     wrong = wrong_labels(data, within=within)
     if len(wrong) == 0 or data.clean is None:
@@ -74,11 +73,25 @@ def memorised(predicted: Tensor, data: Data, *, within: Tensor | None = None) ->
     }
 
 
-def memorisation_metrics(
-    data: Data, predict: Callable[[Tensor], dict[str, Tensor]], *, settings: DiagnosticsSettings
-) -> dict[str, float]:
-    """Return "diagnostics/memorised" and "diagnostics/corrected" of what `predict` calls ""; nothing without noise."""
-    if len(wrong_labels(data)) == 0:
-        return {}
-    predicted = train_predictions(data, predict, batch_size=settings.batch_size)[""]
-    return {f"diagnostics/{name}": value for name, value in memorised(predicted, data).items()}
+def by_owner(predicted: Mapping[str, Tensor], data: Data, owners: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the memorised shares by network, of the labels that it was trained on and of the others.
+
+    - predicted: int64 [N] by the name of a part, of `train_predictions`.
+    - owners: of `Method.label_owners`.
+    """
+    metrics = {}
+    for place in ("own", "other"):
+        total, count = 0.0, 0
+        for name, own in owners.items():
+            within = own if place == "own" else _without(data.train_indices, own)
+            if shares := memorised(predicted[name], data, within=within):
+                metrics[f"diagnostics/{name}/memorised_{place}"] = shares["memorised"]
+                size = len(wrong_labels(data, within=within))
+                total, count = total + size * shares["memorised"], count + size
+        if count:
+            metrics[f"diagnostics/memorised_{place}"] = total / count
+    return metrics
+
+
+def _without(indices: Tensor, own: Tensor) -> Tensor:
+    return indices[~isin(indices, own)]

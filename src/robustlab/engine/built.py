@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -12,6 +13,7 @@ from robustlab.core.runtime import Runtime
 from robustlab.core.signals import StopFlag
 from robustlab.data.run_data import Data
 from robustlab.engine.build_method import build_method
+from robustlab.engine.diagnostic import Diagnostic, build_diagnostics
 from robustlab.engine.measured import check_metric
 from robustlab.engine.method import Method
 from robustlab.engine.preflight import check_beside, check_parts
@@ -42,6 +44,7 @@ class Built:
 
     data: Data
     method: Method
+    diagnostics: Mapping[str, Diagnostic]
     settings: LoopSettings
 
 
@@ -56,6 +59,7 @@ def build_run(cfg: DictConfig, around: Around) -> Built:
         check_beside(around.beside, cfg, data, runtime)
     say(noise_line(data.noise_record(), samples=len(data.train_indices)))
     method = build_method(cfg, data, runtime)
+    diagnostics = build_diagnostics(cfg, method)
     settings = LoopSettings.from_config(cfg.trainer, selection=rules_for(data, cfg.trainer.selection))
     check_metric(cfg.get("optimized_metric"), method, data, by_class="ig" in settings.selection)
-    return Built(data, method, settings)
+    return Built(data, method, diagnostics, settings)

@@ -26,14 +26,21 @@ T = TypeVar("T")
 class Stage:
     """A named part of a run with its own number of epochs.
 
-    evaluated: whether epochs end with an evaluation that selection rules may choose; False while nothing can predict.
-    learners: names of those that it trains, whose schedules advance; None = all.
+    - evaluated: whether epochs end with an evaluation that selection rules may choose; False while nothing can predict.
+    - observed: whether diagnostics look at its epochs; by default where it is evaluated.
+    - learners: names of those that it trains, whose schedules advance; None = all.
     """
 
     name: str
     epochs: int
     evaluated: bool = True
     learners: tuple[str, ...] | None = None
+    observed: bool | None = None
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether diagnostics look at its epochs."""
+        return self.evaluated if self.observed is None else self.observed
 
 
 @dataclass(frozen=True)
@@ -183,6 +190,13 @@ class Method(ABC):
     def predictions(self, images: Tensor) -> dict[str, Tensor]:
         """Return named logits to evaluate; "" is what `predict` gives, other names are parts, e.g. "network1"."""
         return {"": self.predict(images)}
+
+    def label_owners(self) -> Mapping[str, Tensor]:
+        """Return by the name of a part of `predictions` the indices, int64 on the CPU, whose labels it was trained on.
+
+        Empty where all parts are trained on all labels.
+        """
+        return {}
 
     def surrogate_groups(self, split: str) -> Tensor | None:
         """Return what stands in for attributes: integers [n, N], the up to N concepts of each sample, -1 for none.

@@ -24,6 +24,7 @@ from robustlab.data.dataset import DataSource
 from robustlab.data.run_data import Data
 from robustlab.engine.build_data import build_data
 from robustlab.engine.build_method import build_method, check_provided, make_method
+from robustlab.engine.diagnostic import check_diagnostics, make_diagnostics
 from robustlab.engine.read_data import read_data
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def check_parts(cfg: DictConfig, *, has_data: bool = True) -> None:
         raise ConfigError(f"optimizer: {error}") from error
     if cfg.noise.model is not None:
         build(cfg.noise.model)
-    if method.requires:
+    diagnostics = make_diagnostics(cfg)
+    if method.requires or any(one.requires for one in diagnostics.values()):
         try:
             announced = _announced(build(cfg.dataset.source))
         except UserError:
@@ -52,6 +54,7 @@ def check_parts(cfg: DictConfig, *, has_data: bool = True) -> None:
                 raise
             return
         check_provided(method, cfg, announced)
+        check_diagnostics(diagnostics, cfg, announced)
 
 
 def check_beside(other: DictConfig, cfg: DictConfig, data: Data | None, runtime: Runtime) -> None:

@@ -12,6 +12,7 @@ from robustlab.core.runtime import Runtime
 from robustlab.core.signals import StopFlag
 from robustlab.data.run_data import Data
 from robustlab.engine.checkpoint import Checkpoints, rng_state, set_rng_state
+from robustlab.engine.diagnostic import Diagnostic
 from robustlab.engine.meter import Meter
 from robustlab.engine.method import Method
 from robustlab.engine.selection import Selection
@@ -45,6 +46,7 @@ class Session:
     settings: LoopSettings
     stop: StopFlag
     identity: Mapping[str, Any]
+    diagnostics: Mapping[str, Diagnostic] = field(default_factory=dict)
     cursor: Cursor = field(default_factory=Cursor)
     final: dict[str, float] = field(default_factory=dict)
     stage_ends: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -72,6 +74,7 @@ def save(session: Session) -> None:
     _refuse_broken_weights(session)
     session.trackers.sync()
     own = {"rng": rng_state(), "method": session.method.state_dict()}
+    own["diagnostics"] = {name: one.state_dict() for name, one in session.diagnostics.items()}
     if session.runtime.world_size > 1:  # up to the end of an epoch, statistics of BatchNorm are each rank's own
         own["buffers"] = {
             name: {key: value.cpu() for key, value in one.network.named_buffers()}
@@ -143,6 +146,9 @@ def restore(session: Session, state: Mapping[str, Any], *, retune: bool = False)
             f"the checkpoint does not fit the method of these settings ({type(error).__name__}: {error}); go on with "
             "the method that saved it, or start anew with resume=false"
         ) from error
+    for name, saved in own.get("diagnostics", {}).items():  # checkpoints of earlier versions have none
+        if name in session.diagnostics:
+            session.diagnostics[name].load_state_dict(saved)
     session.meter.load_state_dict(state["meter"])
     session.selection.load_state_dict(state["selection"])
     session.final = dict(state["final"])

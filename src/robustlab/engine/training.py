@@ -54,6 +54,7 @@ def train(cfg: DictConfig, overrides: list[str], folder: Path, around: Around, b
                 settings=built.settings,
                 stop=around.stop,
                 identity=origin.identity,
+                diagnostics=built.diagnostics,
             )
             check_space(session)
             set_out(session, origin, seed=cfg.seed, folder=folder)

@@ -12,8 +12,7 @@ from robustlab.core import rng
 from robustlab.core.checks import at_least, within
 from robustlab.data.dataset import Batch
 from robustlab.data.transforms.augment import mixup
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
-from robustlab.engine.method import Position, settings
+from robustlab.engine.method import Position
 from robustlab.engine.shared_batch import own_rows, whole
 from robustlab.methods.single_network import SingleNetwork
 
@@ -30,14 +29,12 @@ class ERM(SingleNetwork):
         *,
         label_smoothing: float = 0.0,
         mixup_alpha: float = 0.0,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         within("label_smoothing", label_smoothing, 0, 1, below=True)
         at_least("mixup_alpha", mixup_alpha, 0)
         self.label_smoothing = label_smoothing
         self.mixup_alpha = mixup_alpha
-        self.diagnostics = settings(DiagnosticsSettings, diagnostics)
 
     def loss(self, batch: Batch, position: Position) -> Mapping[str, Tensor]:
         """Return {"loss", "accuracy"}; the accuracy (on the assigned labels) only without MixUp."""

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from robustlab.core.checks import at_least
 from robustlab.data.dataset import Batch
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 from robustlab.engine.method import Position
 from robustlab.methods.erm import ERM
 
@@ -27,10 +26,9 @@ class SpectralDecoupling(ERM):
         coefficient: float = 0.1,
         delay: int = 0,
         label_smoothing: float = 0.0,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
-        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+        super().__init__(label_smoothing=label_smoothing)
         at_least("coefficient", coefficient, 0)
         at_least("delay", delay, 0)
         self.coefficient, self.delay = coefficient, delay

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robustlab.core.figure_style import save
+from robustlab.core.files import write_text
 from robustlab.tracking.jsonl import JsonlWriter
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from robustlab.tracking.tensorboard import TensorBoard
     from robustlab.tracking.wandb import WandbFeed
 
@@ -27,6 +33,7 @@ class Trackers:
     def __init__(
         self, run_dir: Path | None = None, *, wandb: WandbFeed | None = None, tensorboard: TensorBoard | None = None
     ):
+        self._run_dir = run_dir
         self._metrics = JsonlWriter(run_dir / METRICS_FILE) if run_dir else None
         self._timing = JsonlWriter(run_dir / TIMING_FILE) if run_dir else None
         self._wandb = wandb
@@ -115,6 +122,22 @@ class Trackers:
             self._tensorboard.image(name, path, step=step)
         if self._wandb is not None:
             self._wandb.image(name, path, step=step)
+
+    def figure(self, name: str, figure: Figure, *, step: int) -> None:
+        """Write a figure to figures/<name>.png in the run folder and show it."""
+        if self._run_dir is not None:
+            path = self._run_dir / "figures" / f"{name}.png"
+            save(figure, path)
+            self.image(name, path, step=step)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Write a table to tables/<name>.csv in the run folder."""
+        if self._run_dir is not None:
+            path = self._run_dir / "tables" / f"{name}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+            write_text(path, text.getvalue())
 
     def sync(self) -> None:
         """Put all rows on the disk; to be called before a checkpoint that refers to them is published."""

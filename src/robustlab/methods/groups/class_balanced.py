@@ -12,7 +12,6 @@ from torch import Tensor
 from robustlab.core.checks import choose
 from robustlab.data.dataset import Batch
 from robustlab.data.serving.loader import Loader
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 from robustlab.engine.method import Context, Position
 from robustlab.methods.erm import ERM
 
@@ -37,10 +36,9 @@ class ClassBalanced(ERM):
         *,
         balance: Literal["draws", "loss"] = "draws",
         label_smoothing: float = 0.0,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
-        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+        super().__init__(label_smoothing=label_smoothing)
         choose("balance", balance, ("draws", "loss"))
         self.balance = balance
 

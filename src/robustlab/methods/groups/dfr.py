@@ -14,7 +14,6 @@ from robustlab.core import rng
 from robustlab.core.checks import at_least, choose
 from robustlab.core.errors import ConfigError
 from robustlab.data.told_groups import split_groups
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 from robustlab.engine.method import Context, Position, Stage
 from robustlab.methods.erm import ERM
 from robustlab.methods.groups.reweighting import balanced_choice
@@ -53,10 +52,9 @@ class DFR(ERM):
         strengths: Sequence[float] = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01),
         batch_size: int = 1000,
         label_smoothing: float = 0.0,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
-        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+        super().__init__(label_smoothing=label_smoothing)
         choose("split", split, tuple(RETRAINS))
         if retrains is not None:
             at_least("retrains", retrains, 1)
@@ -77,7 +75,8 @@ class DFR(ERM):
 
     def stages(self) -> Sequence[Stage]:
         """Return ERM's stage, of which nothing is evaluated, and one epoch whose steps are the fits."""
-        return [Stage(TRAIN, self.context.epochs, evaluated=False), Stage(REWEIGHT, 1, learners=())]
+        train = Stage(TRAIN, self.context.epochs, evaluated=False, observed=True)
+        return [train, Stage(REWEIGHT, 1, learners=(), observed=False)]
 
     def steps_per_epoch(self, stage: Stage, epoch: int) -> int:
         """Return batches, or fits."""
@@ -169,9 +168,9 @@ class DFR(ERM):
             layer.bias.copy_(bias)
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
-        """Return what ERM reports; of the fits "dfr/strength", "dfr/samples" in each and "dfr/weights_used", not 0."""
+        """Return of the fits "dfr/strength", "dfr/samples" in each and "dfr/weights_used", not 0."""
         if stage.name == TRAIN:
-            return super().end_epoch(stage, epoch)
+            return {}
         assert self.strength is not None
         counts = torch.bincount(self.groups)
         used = (self.sum[:, :-1] != 0).double().mean()

@@ -13,7 +13,6 @@ from robustlab.core.checks import at_least
 from robustlab.data.dataset import Batch
 from robustlab.data.serving.loader import Loader
 from robustlab.data.told_groups import train_groups
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 from robustlab.engine.method import Context, Position, Stage
 from robustlab.engine.shared_batch import whole
 from robustlab.methods.erm import ERM
@@ -43,10 +42,9 @@ class GroupDRO(ERM):
         balanced: bool = True,
         adjustment: float = 0.0,
         label_smoothing: float = 0.0,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
-        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+        super().__init__(label_smoothing=label_smoothing)
         at_least("step", step, 0)
         at_least("adjustment", adjustment, 0)
         self.step, self.robust, self.balanced, self.adjustment = step, robust, balanced, adjustment
@@ -96,12 +94,10 @@ class GroupDRO(ERM):
         return counts
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
-        """Return q by the names of groups, beside what ERM reports."""
-        values = super().end_epoch(stage, epoch)
-        if self.robust:
-            names = self.context.task.group_names
-            values |= {f"q/{name}": q for name, q in zip(names, self.q.tolist(), strict=True)}
-        return values
+        """Return q by the names of groups."""
+        if not self.robust:
+            return {}
+        return {f"q/{name}": q for name, q in zip(self.context.task.group_names, self.q.tolist(), strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return q."""

@@ -15,8 +15,7 @@ from robustlab.core.console import warn
 from robustlab.data.dataset import Batch
 from robustlab.data.run_data import Data
 from robustlab.data.serving.loader import Loader
-from robustlab.diagnostics.memorisation import DiagnosticsSettings, train_predictions
-from robustlab.engine.inference import eval_logits
+from robustlab.engine.inference import eval_logits, train_predictions
 from robustlab.engine.method import Context, Position, Stage, settings
 from robustlab.engine.shared_batch import weighted, whole
 from robustlab.methods.erm import ERM
@@ -62,10 +61,9 @@ class JTT(ERM):
         identification: IdentificationSettings | None = None,
         up_weight: int = 50,
         label_smoothing: float = 0.0,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
-        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+        super().__init__(label_smoothing=label_smoothing)
         at_least("up_weight", up_weight, 0)
         self.identification = settings(IdentificationSettings, identification)
         self.up_weight = up_weight
@@ -134,10 +132,8 @@ class JTT(ERM):
         return {name: value.detach() for name, value in scalars.items()}
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
-        """After the last epoch of the first stage collect the errors and report them; then what ERM reports."""
-        if stage.name == TRAIN:
-            return super().end_epoch(stage, epoch)
-        return self._identify() if epoch + 1 == stage.epochs else {}
+        """After the last epoch of the first stage collect the errors and report them."""
+        return self._identify() if stage.name == IDENTIFY and epoch + 1 == stage.epochs else {}
 
     def _identify(self) -> dict[str, float]:
         data, runtime, indices = self.context.data, self.context.runtime, self.context.data.train_indices

@@ -8,7 +8,6 @@ from torch import Tensor
 from robustlab.core import rng
 from robustlab.data.serving.loader import Loader
 from robustlab.data.told_groups import train_groups
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 from robustlab.engine.method import Context
 from robustlab.methods.erm import ERM
 from robustlab.methods.groups.class_balanced import inverse_frequency
@@ -30,9 +29,9 @@ class RWG(ERM):
 
     requires = frozenset({"groups"})
 
-    def __init__(self, *, label_smoothing: float = 0.0, diagnostics: DiagnosticsSettings | None = None) -> None:
+    def __init__(self, *, label_smoothing: float = 0.0) -> None:
         """Raise `ConfigError` for values out of range."""
-        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+        super().__init__(label_smoothing=label_smoothing)
 
     def build(self, context: Context) -> None:
         """Make the network, and the weights of draws from the groups."""
@@ -53,9 +52,9 @@ class SUBG(ERM):
 
     requires = frozenset({"groups"})
 
-    def __init__(self, *, label_smoothing: float = 0.0, diagnostics: DiagnosticsSettings | None = None) -> None:
+    def __init__(self, *, label_smoothing: float = 0.0) -> None:
         """Raise `ConfigError` for values out of range."""
-        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+        super().__init__(label_smoothing=label_smoothing)
 
     def build(self, context: Context) -> None:
         """Choose the images by the seed, and make the network."""

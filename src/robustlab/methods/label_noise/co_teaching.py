@@ -12,9 +12,8 @@ from torch import Tensor
 from robustlab.core.console import percent, say
 from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import Batch
-from robustlab.diagnostics.memorisation import DiagnosticsSettings, memorisation_metrics
 from robustlab.engine.inference import eval_logits
-from robustlab.engine.method import Context, Method, Position, Stage, settings
+from robustlab.engine.method import Context, Method, Position, Stage
 from robustlab.engine.shared_batch import whole
 
 NETWORKS = ("network1", "network2")
@@ -46,7 +45,6 @@ class CoTeaching(Method):
         forget_rate: float | None = None,
         num_gradual: int = 10,
         exponent: float = 1.0,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         if forget_rate is not None and not 0 <= forget_rate < 1:
@@ -57,7 +55,6 @@ class CoTeaching(Method):
                 f"above 0"
             )
         self.forget_rate, self.num_gradual, self.exponent = forget_rate, num_gradual, exponent
-        self.diagnostics = settings(DiagnosticsSettings, diagnostics)
 
     def build(self, context: Context) -> None:
         """Make both networks. Raises `ConfigError` where neither the user nor the data says how much noise there is."""
@@ -109,15 +106,13 @@ class CoTeaching(Method):
             self.picked += torch.stack([right, torch.full_like(right, len(chosen))])
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
-        """Return the share left out, the share of right labels among the picked samples, and where due memorisation."""
+        """Return the share left out and the share of right labels among the picked samples."""
         share = forget_share(epoch, rate=self.rate, num_gradual=self.num_gradual, exponent=self.exponent)
         metrics = {"diagnostics/forget_share": share}
         right, picked = self.picked.tolist()
         self.picked.zero_()
         if picked:
             metrics["diagnostics/label_precision"] = right / picked
-        if self.diagnostics.due(epoch, self.context.epochs):
-            metrics |= memorisation_metrics(self.context.data, self.predictions, settings=self.diagnostics)
         return metrics
 
     def predict(self, images: Tensor) -> Tensor:

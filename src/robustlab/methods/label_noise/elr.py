@@ -11,8 +11,7 @@ from torch import Tensor
 
 from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import Batch
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
-from robustlab.engine.method import Context, Position, settings
+from robustlab.engine.method import Context, Position
 from robustlab.engine.shared_batch import whole
 from robustlab.methods.single_network import SingleNetwork
 
@@ -32,16 +31,13 @@ class ELR(SingleNetwork):
     strength: lambda, the weight of the penalty. The paper's values: 3 and 0.7 for CIFAR-10, 7 and 0.9 for CIFAR-100.
     """
 
-    def __init__(
-        self, *, strength: float = 3.0, momentum: float = 0.7, diagnostics: DiagnosticsSettings | None = None
-    ) -> None:
+    def __init__(self, *, strength: float = 3.0, momentum: float = 0.7) -> None:
         """Raise `ConfigError` for values out of range."""
         if strength < 0:
             raise ConfigError(f"method.strength is {strength}; it must be 0 (cross-entropy) or positive")
         if not 0 <= momentum < 1:
             raise ConfigError(f"method.momentum is {momentum}; it must lie in [0, 1)")
         self.strength, self.momentum = strength, momentum
-        self.diagnostics = settings(DiagnosticsSettings, diagnostics)
 
     def build(self, context: Context) -> None:
         """Make the network and the targets, float32 [N, C], all zero before a sample is first seen."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from robustlab.core.checks import floor_problem
 from robustlab.core.errors import ConfigError
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 from robustlab.engine.method import Context, Stage, settings
 from robustlab.methods.pruning.pruned_network import PrunedNetwork
 from robustlab.pruning.death import DeathSettings
@@ -30,10 +29,9 @@ class DemP(PrunedNetwork):
         noise: NoiseSettings | None = None,
         death: DeathSettings | None = None,
         surgery: SurgerySettings | None = None,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
-        super().__init__(label_smoothing=label_smoothing, surgery=surgery, death=death, diagnostics=diagnostics)
+        super().__init__(label_smoothing=label_smoothing, surgery=surgery, death=death)
         self.reg = settings(PenaltySettings, reg)
         self.noise = settings(NoiseSettings, noise)
         problem = floor_problem(self.reg.floor, min_width=self.surgery.min_width, enabled=self.surgery.enabled)

@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 
 from robustlab.core.checks import at_least, choose
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 from robustlab.engine.method import Context, settings
 from robustlab.methods.pruning.one_shot import BaselineSurgery, OneShot
 from robustlab.models.units import Units
@@ -49,7 +48,6 @@ class GroupNorm(OneShot):
         label_smoothing: float = 0.0,
         surgery: CoupledSurgery | None = None,
         death: DeathSettings | None = None,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range, and where torch-pruning is not installed."""
         super().__init__(
@@ -59,7 +57,6 @@ class GroupNorm(OneShot):
             label_smoothing=label_smoothing,
             surgery=settings(CoupledSurgery, surgery),
             death=death,
-            diagnostics=diagnostics,
         )
         at_least("strength", strength, 0)
         at_least("alpha", alpha, 1)

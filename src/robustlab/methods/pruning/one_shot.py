@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from robustlab.core import rng
 from robustlab.core.checks import choose, within
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 from robustlab.engine.method import Context, Stage, settings
 from robustlab.methods.pruning.pruned_network import PrunedNetwork
 from robustlab.models.units import Units
@@ -44,14 +43,12 @@ class OneShot(PrunedNetwork):
         label_smoothing: float,
         surgery: SurgerySettings | None,
         death: DeathSettings | None,
-        diagnostics: DiagnosticsSettings | None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         super().__init__(
             label_smoothing=label_smoothing,
             surgery=settings(BaselineSurgery, surgery),
             death=death,
-            diagnostics=diagnostics,
         )
         within("prune_at", prune_at, 0, 1)
         choose("scope", scope, SCOPES)
@@ -133,7 +130,6 @@ class RandomPruning(OneShot):
         label_smoothing: float = 0.0,
         surgery: BaselineSurgery | None = None,
         death: DeathSettings | None = None,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         super().__init__(
@@ -143,7 +139,6 @@ class RandomPruning(OneShot):
             label_smoothing=label_smoothing,
             surgery=surgery,
             death=death,
-            diagnostics=diagnostics,
         )
 
     def scores(self, units: Units, round_number: int) -> Scores:
@@ -171,7 +166,6 @@ class Magnitude(OneShot):
         label_smoothing: float = 0.0,
         surgery: BaselineSurgery | None = None,
         death: DeathSettings | None = None,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         super().__init__(
@@ -181,7 +175,6 @@ class Magnitude(OneShot):
             label_smoothing=label_smoothing,
             surgery=surgery,
             death=death,
-            diagnostics=diagnostics,
         )
         choose("norm", norm, list(NORMS))
         choose("normalizer", normalizer, NORMALIZERS)

@@ -15,7 +15,6 @@ from torch import Tensor
 from robustlab.core.checks import within
 from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import Batch
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 from robustlab.engine.method import Context, Position, Stage, settings
 from robustlab.methods.single_network import SingleNetwork
 from robustlab.models.units import units_of
@@ -43,14 +42,12 @@ class PrunedNetwork(SingleNetwork):
         label_smoothing: float = 0.0,
         surgery: SurgerySettings | None = None,
         death: DeathSettings | None = None,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         within("label_smoothing", label_smoothing, 0, 1, below=True)
         self.label_smoothing = label_smoothing
         self.surgery = settings(SurgerySettings, surgery)
         self.death = settings(DeathSettings, death)
-        self.diagnostics = settings(DiagnosticsSettings, diagnostics)
         if self.surgery.fold_constants and self.death.mode == "sum":
             raise ConfigError(
                 "method.surgery.fold_constants=true removes units with a constant output, method.death.mode=sum those "

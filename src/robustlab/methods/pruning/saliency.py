@@ -13,7 +13,6 @@ from torch import Tensor
 from robustlab.core.checks import at_least, choose, within
 from robustlab.core.console import warn
 from robustlab.data.dataset import Batch
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 from robustlab.engine.method import Context, Stage, settings
 from robustlab.methods.pruning.one_shot import BaselineSurgery, OneShot
 from robustlab.models.units import Units
@@ -85,7 +84,6 @@ class Saliency(OneShot):
         label_smoothing: float = 0.0,
         surgery: BaselineSurgery | None = None,
         death: DeathSettings | None = None,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         super().__init__(
@@ -95,7 +93,6 @@ class Saliency(OneShot):
             label_smoothing=label_smoothing,
             surgery=surgery,
             death=death,
-            diagnostics=diagnostics,
         )
         choose("criterion", criterion, list(CRITERIA))
         self.criterion = criterion
@@ -145,7 +142,6 @@ class EarlySaliency(Saliency):
         label_smoothing: float = 0.0,
         surgery: BaselineSurgery | None = None,
         death: DeathSettings | None = None,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         super().__init__(
@@ -157,7 +153,6 @@ class EarlySaliency(Saliency):
             label_smoothing=label_smoothing,
             surgery=surgery,
             death=death,
-            diagnostics=diagnostics,
         )
         if latest is not None:
             within("latest", latest, 0, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from robustlab.core.checks import at_least
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 from robustlab.engine.method import Context
 from robustlab.methods.pruning.one_shot import BaselineSurgery, OneShot
 from robustlab.models.units import Units
@@ -31,7 +30,6 @@ class NetworkSlimming(OneShot):
         label_smoothing: float = 0.0,
         surgery: BaselineSurgery | None = None,
         death: DeathSettings | None = None,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
         super().__init__(
@@ -41,7 +39,6 @@ class NetworkSlimming(OneShot):
             label_smoothing=label_smoothing,
             surgery=surgery,
             death=death,
-            diagnostics=diagnostics,
         )
         at_least("strength", strength, 0)
         self.strength = strength

@@ -15,7 +15,6 @@ from torch.optim.lr_scheduler import LinearLR
 from robustlab.core.checks import at_least, choose
 from robustlab.core.errors import ConfigError
 from robustlab.data.serving.loader import Loader
-from robustlab.diagnostics.memorisation import DiagnosticsSettings
 from robustlab.engine.method import Context, Position, Stage, settings
 from robustlab.methods.erm import ERM
 from robustlab.methods.groups.cobalt import artifact as concept_files
@@ -77,10 +76,9 @@ class CoBalT(ERM):
         sampler: SamplerSettings | None = None,
         min_group_val: int = 5,
         label_smoothing: float = 0.0,
-        diagnostics: DiagnosticsSettings | None = None,
     ) -> None:
         """Raise `ConfigError` for values out of range."""
-        super().__init__(label_smoothing=label_smoothing, diagnostics=diagnostics)
+        super().__init__(label_smoothing=label_smoothing)
         choose("concepts", concepts, ("slots", "shuffled", "image"))
         at_least("min_group_val", min_group_val, 1)
         if artifact is not None and not classify:

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from robustlab.core.console import percent, say, warn
 from robustlab.core.errors import ConfigError
-from robustlab.diagnostics.memorisation import DiagnosticsSettings, train_predictions, wrong_labels
 from robustlab.engine.inference import eval_logits
 from robustlab.engine.method import Context, Method, Position, Stage
 from robustlab.engine.method import settings as group
 from robustlab.engine.shared_batch import weighted
 from robustlab.methods.label_noise.crosssplit import crosssplit_settings as s
 from robustlab.methods.label_noise.crosssplit.halves import Turn, TurnItem, split_halves
-from robustlab.methods.label_noise.crosssplit.label_record import Record, half_metrics, stall
+from robustlab.methods.label_noise.crosssplit.label_record import Record, stall
 from robustlab.methods.label_noise.crosssplit.objective import warmup_loss
 from robustlab.methods.label_noise.crosssplit.split_step import SplitStep
 from robustlab.methods.label_noise.crosssplit.timeline import Schedule
@@ -48,7 +47,6 @@ class CrossSplit(Method):
         mixup: s.MixupSettings | None = None,
         loss: s.LossSettings | None = None,
         perf: s.PerfSettings | None = None,
-        diagnostics: DiagnosticsSettings | None = None,
         steps_per_epoch: int | None = None,
         turn_order: Literal["sequential", "simultaneous"] = "sequential",
         proj_dim: int = 128,
@@ -56,7 +54,6 @@ class CrossSplit(Method):
         """Raise `ConfigError` for values out of range or at odds with each other."""
         s.at_least("proj_dim", proj_dim, 1)
         self.projection_dim = proj_dim
-        self.diagnostics = group(DiagnosticsSettings, diagnostics)
         self.settings = s.Settings(
             split=group(s.SplitSettings, split),
             warmup=group(s.WarmupSettings, warmup),
@@ -193,7 +190,7 @@ class CrossSplit(Method):
         return self.learners["network1"].network if self.frozen is None else self.frozen
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
-        """Return what happened to the labels (after warm-up), and where due how many wrong ones are memorised."""
+        """Return what happened to the labels, after warm-up."""
         age = self._age(stage.name, epoch)
         data, runtime = self.context.data, self.context.runtime
         metrics: dict[str, float] = {}
@@ -201,10 +198,11 @@ class CrossSplit(Method):
             gamma = self.step.gamma(age)
             metrics |= {"diagnostics/gamma": gamma, "diagnostics/lambda_u": self.step.lambda_u(age + 1)}
             metrics |= self.record.metrics(data, gamma=gamma, runtime=runtime)
-        if self.diagnostics.due(age, self.context.epochs) and len(wrong_labels(data)):
-            predicted = train_predictions(data, self.predictions, batch_size=self.diagnostics.batch_size)
-            metrics |= half_metrics(predicted, data, self.halves)
         return metrics
+
+    def label_owners(self) -> dict[str, Tensor]:
+        """Return the half of each network."""
+        return {f"network{number}": half for number, half in enumerate(self.halves, 1)}
 
     def remarks(self, final: Mapping[str, float], stage_ends: Mapping[str, Mapping[str, float]]) -> list[str]:
         """Return a warning where the networks have unlearned what they knew at the end of warm-up."""

@@ -14,7 +14,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from robustlab.core.console import percent
-from robustlab.diagnostics.memorisation import memorised, wrong_labels
 from robustlab.methods.label_noise.crosssplit.targets import ClassExtrema, Correction, mixing_weight
 
 if TYPE_CHECKING:
@@ -141,28 +140,6 @@ def _extrema_metrics(low: Tensor, high: Tensor) -> dict[str, float]:
         if len(known):
             summary = {"mean": known.mean(), "least": known.min(), "greatest": known.max()}
             metrics |= {f"diagnostics/{name}_{key}": value.item() for key, value in summary.items()}
-    return metrics
-
-
-def half_metrics(predicted: Mapping[str, Tensor], data: Data, halves: tuple[Tensor, Tensor]) -> dict[str, float]:
-    """Return how many wrong labels are memorised: by the ensemble, and by each network on its own and the other half.
-
-    predicted: int64 [N] for "", "network1" and "network2" (see `memorisation.train_predictions`). "memorised_own" and
-    "memorised_other" pool both networks. Where the halves are the same set there is no other half.
-    """
-    metrics = {f"diagnostics/{name}": value for name, value in memorised(predicted[""], data).items()}
-    disjoint = halves[0] is not halves[1]
-    for place in ("own", "other") if disjoint else ("own",):
-        total, count = 0.0, 0
-        for number in (1, 2):
-            half = halves[number - 1 if place == "own" else 2 - number]
-            shares = memorised(predicted[f"network{number}"], data, within=half)
-            if shares:
-                metrics[f"diagnostics/network{number}/memorised_{place}"] = shares["memorised"]
-                size = len(wrong_labels(data, within=half))
-                total, count = total + size * shares["memorised"], count + size
-        if count:
-            metrics[f"diagnostics/memorised_{place}"] = total / count
     return metrics
 
 

@@ -1,0 +1,113 @@
+"""`Diagnostic`: something measured beside training, with any method, and the group of them that a run has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import DictConfig
+
+from robustlab.config.build import build, need
+from robustlab.core.errors import ConfigError
+from robustlab.engine.method import Context, Method
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows to be written as CSV. columns: their headings."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+Measured = Mapping[str, "float | Figure | Table"]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The end of an epoch, at which diagnostics are measured.
+
+    - stage: its name. Epochs of stages that are not `Stage.observed` have no clock.
+    - epoch: counted from zero over all observed stages; epochs: how many these have in all.
+    - global_step: steps done so far.
+    """
+
+    stage: str
+    epoch: int
+    epochs: int
+    global_step: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no observed epoch follows."""
+        return self.epoch + 1 >= self.epochs
+
+
+class Diagnostic(ABC):
+    """Base of all diagnostics: `measure` looks at the method when it is `due` and returns what it saw.
+
+    A diagnostic observes. It leaves weights, buffers, gradients, optimizers and random streams untouched: a run with
+    it has the same weights as a run without. Training modes need no care, since each step sets its own.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """What the data must provide, e.g. {"clean_labels"}; checked before training."""
+
+    method: Method
+    context: Context
+
+    def build(self, method: Method, context: Context) -> None:
+        """Take the method, whose learners are there, and whatever depends on the data."""
+        self.method, self.context = method, context
+
+    @abstractmethod
+    def due(self, clock: Clock) -> bool:
+        """Return whether to measure now; the same answer on all ranks."""
+
+    @abstractmethod
+    def measure(self, clock: Clock) -> Measured:
+        """Return values by name, e.g. {"diagnostics/memorised": 0.2}; called on all ranks, before the evaluation.
+
+        Numbers join the epoch's row of metrics.jsonl. A figure becomes figures/<name>.png, a `Table` tables/<name>.csv
+        in the run folder; both replace what they were before.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what later measurements build on: tensors and plain types only."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 a diagnostic without state loads none
+        """Take back what `state_dict` gave."""
+
+
+def make_diagnostics(cfg: DictConfig) -> dict[str, Diagnostic]:
+    """Create the diagnostics of a run from their settings, by name. Raises ConfigError for a bad value."""
+    return {
+        str(name): need(build(node), Diagnostic, f"diagnostics.{name}", node._target_)
+        for name, node in (cfg.get("diagnostics") or {}).items()
+    }
+
+
+def check_diagnostics(diagnostics: Mapping[str, Diagnostic], cfg: DictConfig, provided: frozenset[str]) -> None:
+    """Raise ConfigError where the data does not provide what a diagnostic requires."""
+    for name, one in diagnostics.items():
+        if missing := one.requires - provided:
+            raise ConfigError(
+                f"diagnostics={name} needs {', '.join(sorted(missing))}, which dataset={cfg.dataset.name} does not "
+                f"provide (it provides: {', '.join(sorted(provided)) or 'images and labels only'}); leave it out of "
+                "diagnostics=[...]"
+            )
+
+
+def build_diagnostics(cfg: DictConfig, method: Method) -> dict[str, Diagnostic]:
+    """Create the diagnostics of a run and give them its method, which has been built."""
+    diagnostics = make_diagnostics(cfg)
+    check_diagnostics(diagnostics, cfg, method.context.data.provides)
+    for one in diagnostics.values():
+        one.build(method, method.context)
+    return diagnostics
