@@ -80,7 +80,10 @@ def test_all_errors_at_once_each_named():
             "scheduler.schedule.T_max=total_epoch",
             "scheduler.schedule.T_max: expected a whole number, got 'total_epoch'",
         ),
-        ("method.diagnostics.every=often", "method.diagnostics.every: expected a whole number >= 0, got 'often'"),
+        (
+            "diagnostics.memorisation.every=often",
+            "diagnostics.memorisation.every: expected a whole number >= 0, got 'often'",
+        ),
         (
             "+method.warmup.epoch=3",
             "method.warmup.epoch: WarmupSettings has no argument 'epoch'; did you mean 'epochs'?",

@@ -17,7 +17,7 @@ from robustlab.config.layouts import (
     todays_target,
 )
 from robustlab.config.renames import Layout, Node
-from robustlab.config.resolvers import identity, run_name
+from robustlab.config.run_names import identity, run_name
 
 ONE_SHOT, SCORES = "lab.pruning.one_shot.OneShot", "lab.pruning.scores"
 TABLE = Layout(
@@ -182,7 +182,7 @@ def test_flat_settings_are_translated_by_their_dotted_keys():
 def moved(monkeypatch):
     """Pretend that digits, ERM and its smoothing had other names before."""
     table = Layout(
-        modules={"robustlab.former": "robustlab.data.digits"},
+        modules={"robustlab.former": "robustlab.data.sources.digits"},
         nodes=(
             Node(
                 {"_target_": "robustlab.former_erm.Plain"},
@@ -224,5 +224,5 @@ def test_a_former_key_is_refused_with_todays(moved, override, message):
 
 def test_a_former_name_is_refused_with_todays(moved):
     assert problems(compose(["dataset.source._target_=robustlab.former.Digits"])) == [
-        "dataset.source._target_: robustlab.former.Digits has moved; write robustlab.data.digits.Digits"
+        "dataset.source._target_: robustlab.former.Digits has moved; write robustlab.data.sources.digits.Digits"
     ]

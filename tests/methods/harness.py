@@ -19,6 +19,7 @@ from robustlab.data.dataset import DataSource, Split, TaskSpec
 from robustlab.data.noise.transitions import Symmetric
 from robustlab.data.run_data import Data
 from robustlab.data.transforms.transform import Transform
+from robustlab.engine.diagnostic import Diagnostic, clock_at
 from robustlab.engine.learner import Learner
 from robustlab.engine.method import Context, Method, Position
 from robustlab.models.mlp import mlp
@@ -136,11 +137,18 @@ def positions(method: Method) -> list[tuple[Any, Position]]:
 
 
 def run(
-    method: Method, *, start: int = 0, stop: int | None = None, before: Watch | None = None
+    method: Method,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    before: Watch | None = None,
+    diagnostics: Sequence[Diagnostic] = (),
 ) -> list[dict[str, float]]:
     """Train like the engine from global step `start` to before `stop`; return the scalars of each epoch's end."""
     ends, count = [], 0
-    for stage in method.stages():
+    for diagnostic in diagnostics:
+        diagnostic.build(method, method.context)
+    for number, stage in enumerate(method.stages()):
         for epoch in range(stage.epochs):
             steps = method.steps_per_epoch(stage, epoch)
             if count + steps <= start:
@@ -160,6 +168,10 @@ def run(
                 learner.end_epoch()
             ends.append({**last, **method.end_epoch(stage, epoch)})
             count += steps
+            clock = clock_at(list(method.stages()), number, epoch=epoch, global_step=count)
+            for diagnostic in diagnostics if clock is not None else ():
+                if diagnostic.due(clock):
+                    ends[-1] |= {name: float(value) for name, value in diagnostic.measure(clock).items()}  # type: ignore[arg-type]
     return ends
 
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from robustlab.core import rng
 from robustlab.core.errors import ConfigError
 from robustlab.data.transforms.augment import mixup
+from robustlab.diagnostics.memorisation import Memorisation
 from robustlab.engine.method import Position
 from robustlab.methods.erm import ERM
 from tests.methods.harness import accuracy, make_context, make_data, run
@@ -34,13 +35,16 @@ def test_label_smoothing_and_mixup_change_the_targets_and_nothing_else():
 
 
 def test_it_learns_what_there_is_to_learn_and_memorises_the_rest():
-    method = ERM(diagnostics={"every": 1})  # type: ignore[arg-type]
+    method = ERM()
     method.build(make_context(make_data(train=300, views={"weak": [], "strong": []}), epochs=30, batch_size=32))
-    ends = run(method)
+    ends = run(method, diagnostics=[Memorisation(every=1)])
     assert ends[-1]["diagnostics/memorised"] > ends[0]["diagnostics/memorised"] + 0.3
     clean = ERM()
     clean.build(make_context(make_data(train=300, noise=0.0), epochs=10, batch_size=32))
-    assert set(run(clean)[-1]) == {"loss", "accuracy"}  # no wrong labels: nothing to count
+    assert set(run(clean, diagnostics=[Memorisation()])[-1]) == {
+        "loss",
+        "accuracy",
+    }  # no wrong labels: nothing to count
     assert accuracy(clean) > 0.9
 
 

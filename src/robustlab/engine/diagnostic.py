@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from robustlab.config.build import build, need
 from robustlab.core.errors import ConfigError
-from robustlab.engine.method import Context, Method
+from robustlab.engine.method import Context, Method, Stage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,6 +46,14 @@ class Clock:
     def is_last(self) -> bool:
         """Whether no observed epoch follows."""
         return self.epoch + 1 >= self.epochs
+
+
+def clock_at(stages: Sequence[Stage], number: int, *, epoch: int, global_step: int) -> Clock | None:
+    """Return the clock at the end of an epoch of the stage with this number; None where nothing is observed."""
+    if not stages[number].is_observed:
+        return None
+    observed = [stage.epochs if stage.is_observed else 0 for stage in stages]
+    return Clock(stages[number].name, sum(observed[:number]) + epoch, sum(observed), global_step)
 
 
 class Diagnostic(ABC):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from robustlab.engine.diagnostic import Clock, Table
+from robustlab.engine.diagnostic import Table, clock_at
 from robustlab.engine.evaluate import evaluate_splits
 from robustlab.engine.method import Method, Position, Stage
 from robustlab.engine.session import Session, save
@@ -114,7 +114,7 @@ def _finish_epoch(session: Session, stage: Stage, seconds: float, samples_per_se
     if session.data.true_noise_rate:
         values["diagnostics/noise_rate"] = session.data.true_noise_rate
     values |= dict(method.end_epoch(stage, cursor.epoch))
-    values |= _diagnose(session, stage)
+    values |= _diagnose(session)
     last = cursor.epoch + 1 == stage.epochs or session.reached_max_steps
     if stage.evaluated and ((cursor.epoch + 1) % settings.evaluate_every == 0 or last):
         measured = evaluate_splits(
@@ -140,15 +140,13 @@ def _finish_epoch(session: Session, stage: Stage, seconds: float, samples_per_se
     cursor.epoch, cursor.step = cursor.epoch + 1, 0
 
 
-def _diagnose(session: Session, stage: Stage) -> dict[str, float]:
+def _diagnose(session: Session) -> dict[str, float]:
     """Let the diagnostics that are due measure; return their numbers and hand figures and tables to the trackers."""
-    if not stage.is_observed or not session.diagnostics:
-        return {}
-    cursor, stages = session.cursor, list(session.method.stages())
-    before = sum(one.epochs for one in stages[: cursor.stage] if one.is_observed)
-    total = sum(one.epochs for one in stages if one.is_observed)
-    clock = Clock(stage.name, before + cursor.epoch, total, cursor.global_step)
+    cursor = session.cursor
+    clock = clock_at(list(session.method.stages()), cursor.stage, epoch=cursor.epoch, global_step=cursor.global_step)
     numbers: dict[str, float] = {}
+    if clock is None:
+        return numbers
     for diagnostic in session.diagnostics.values():
         for name, value in diagnostic.measure(clock).items() if diagnostic.due(clock) else ():
             if isinstance(value, float | int):

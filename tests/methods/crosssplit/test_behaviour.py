@@ -2,6 +2,7 @@
 
 import pytest
 
+from robustlab.diagnostics.memorisation import Memorisation
 from robustlab.engine.method import Method
 from robustlab.methods.erm import ERM
 from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
@@ -13,7 +14,7 @@ OPTIONS = Options(lr=0.05, widths=(96, 96), proj_dim=64, cosine_to=1e-3)
 def trained(method: Method, *, noise: float, seed: int) -> tuple[Method, dict[str, float]]:
     data = make_data(noise=noise, seed=seed, train=2000, test=4000, classes=10, dim=32, sigma=1.5)
     method.build(make_context(data, epochs=20, batch_size=128, seed=seed, options=OPTIONS))
-    return method, run(method)[-1]
+    return method, run(method, diagnostics=[Memorisation()])[-1]
 
 
 def crosssplit() -> CrossSplit:

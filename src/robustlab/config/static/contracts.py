@@ -19,7 +19,7 @@ from robustlab.config.static.sources import last_name, safe_locate
 
 @cache
 def contracts() -> dict[str, str]:
-    """Return dotted key (a regular expression) -> dotted name of the class that the object made there must derive from."""
+    """Return dotted key (a regular expression) -> dotted name of the base class of what is made there."""
     return yaml.safe_load((Path(__file__).parents[1] / "contracts.yaml").read_text(encoding="utf-8"))
 
 
