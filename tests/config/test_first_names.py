@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from robustlab.config.sources import NotThereError, UnreadableError, locate, submodules
 
 from robustlab.config.compose import compose
 from robustlab.config.layouts import as_first_written, flat, flat_in_todays_words, in_todays_words
 from robustlab.config.renames import Layout, recorded
 from robustlab.config.run_names import identity, run_name
+from robustlab.config.static.sources import NotThereError, UnreadableError, locate, submodules
 
 RECORD = json.loads((Path(__file__).parent / "first_names.json").read_text(encoding="utf-8"))
 """Command lines, each with the name of its run folder and the settings hashed into it, before anything was moved."""

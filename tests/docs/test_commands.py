@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from robustlab.config.points import read_sweep
-from robustlab.errors import ConfigError
 
 from robustlab.commands import VERBS
 from robustlab.config.check import check
-from robustlab.config.compose import all_options, compose, session
+from robustlab.config.compose import compose, session
 from robustlab.config.flags import train_parser
+from robustlab.config.hydra_session import all_options
+from robustlab.core.errors import ConfigError
+from robustlab.sweeps.points import read_sweep
 from tests.docs.pages import PAGES, ROOT, commands, inline_commands
 
 EXAMPLE = ROOT / "docs" / "extending.md"

@@ -9,6 +9,7 @@ from hypothesis import given
 
 from robustlab.core.errors import ConfigError
 from robustlab.data.serving.loader import Loader
+from robustlab.diagnostics.memorisation import Memorisation
 from robustlab.engine.method import Position
 from robustlab.methods.label_noise.crosssplit.crosssplit import CrossSplit
 from robustlab.methods.label_noise.crosssplit.crosssplit_settings import SplitSettings
@@ -79,7 +80,7 @@ def test_each_network_is_served_labels_of_its_own_half_alone(served, precompute)
     first, second = (set(half.tolist()) for half in method.halves)
     assert not first & second
     assert len(first | second) == 203
-    run(method)  # one epoch of warm-up, two after it
+    run(method, diagnostics=[Memorisation()])  # one epoch of warm-up, two after it
     seen = sets(served)
     for number, own, other in ((1, first, second), (2, second, first)):
         assert seen[f"labelled{number}"] == seen[f"warmup{number}"] == seen[f"extrema{number}"] == own
