@@ -4,8 +4,11 @@
 """
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from robustlab.pruning.exported import load_pruned
 from robustlab.report.collect import find_runs, group_runs
 from robustlab.report.settings import flat_settings, read_config, varying
 from tests.end_to_end.harness import SMALL, assert_same_run, train
+from tests.faults.fake_wandb import FakeWandb
 from tests.faults.injectors import on_call
 
 FORMER = Path(__file__).parent / "former_layout"
@@ -142,3 +146,17 @@ def test_the_report_takes_it_for_the_same_settings(tmp_path):
     (other / "config.yaml").write_text(yaml.safe_dump(settings))
     groups = group_runs(find_runs(tmp_path)[0])
     assert sorted(group.variant for group in groups) == ["optimizer.lr=0.05", "optimizer.lr=0.1"]
+
+
+@pytest.mark.slow
+def test_wandb_is_sent_todays_words(tmp_path):
+    folder = former(tmp_path / NAME / "seed0", "results.json", "config.yaml", "metrics.jsonl", "timing.jsonl")
+    with FakeWandb() as server:
+        command = [sys.executable, "-m", "robustlab", "sync", str(folder)]
+        environment = {**os.environ, **server.environment()}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (one,) = server.runs.values()
+    today = plain(compose([*SMALL, *COMMAND]))
+    for group in ("dataset", "noise", "method"):
+        assert one.config[group]["value"] == today[group]
