@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from robustlab.config import renames
 from robustlab.config.check import problems
@@ -76,6 +78,27 @@ TODAY = {
 def test_settings_are_translated_in_both_directions():
     assert in_todays_words(OLD, [TABLE]) == TODAY
     assert as_first_written(TODAY, [TABLE]) == OLD
+
+
+FORMER_TARGETS = [*TABLE.targets, *(row.old["_target_"] for row in TABLE.nodes), "lab.data.Digits", "mine.Own"]
+VALUES = st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from(["l1", "snap", "crop"])
+KEYS = st.sampled_from(["norm", "spread", "criterion", "part", "diagnostics", "more"])
+
+
+def groups(inside):
+    plain = st.dictionaries(KEYS, inside, max_size=4)
+    return plain | st.lists(inside, max_size=2) | st.builds(with_target, plain, st.sampled_from(FORMER_TARGETS))
+
+
+def with_target(group: dict, target: str) -> dict:
+    return {**group, "_target_": target}
+
+
+@given(st.dictionaries(st.sampled_from(["method", "dataset", "noise", "trainer"]), st.recursive(VALUES, groups)))
+def test_whatever_was_stored_is_translated_and_back(stored):
+    today = in_todays_words(stored, [TABLE])
+    assert as_first_written(today, [TABLE]) == stored
+    assert in_todays_words(today, [TABLE]) == today
 
 
 def test_settings_that_are_in_these_words_already_stay():

@@ -24,7 +24,7 @@ def in_todays_words(config: Mapping[str, Any], layouts: Sequence[Layout] | None 
         settings = _nodes(settings, lambda node, layout=layout: _renewed(node, layout))
         for place in layout.places:
             if _matches(settings, place.old) and _is_at(settings, place.keys, place.keys.values()):
-                _renew(settings, place)
+                settings = _renew(settings, place)
         _add(settings, layout.neutral)
     return settings
 
@@ -126,8 +126,7 @@ def _renewed(node: dict[str, Any], layout: Layout) -> dict[str, Any]:
     row = _best(node, [(row.old, row) for row in layout.nodes])
     if row is None:
         return {**node, TARGET: _todays_name(node[TARGET], layout)}
-    _renew(node, row)
-    return node
+    return _renew(node, row)
 
 
 def _restored(node: dict[str, Any], layout: Layout) -> dict[str, Any]:
@@ -175,13 +174,18 @@ def _is_same(one: Any, other: Any) -> bool:
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
-def _renew(node: dict[str, Any], row: Node) -> None:
+def _renew(node: dict[str, Any], row: Node) -> dict[str, Any]:
+    """Return a group as a row has it today; as it is where there is no way back, as from a part that is null."""
+    new = copy.deepcopy(node)
     for key in row.old:
-        _pop(node, key)
-    _move(node, row.keys)
+        _pop(new, key)
+    _move(new, row.keys)
     for key, value in row.new.items():
-        _set(node, key, value)
-    _add(node, row.neutral)
+        _set(new, key, value)
+    _add(new, row.neutral)
+    back = copy.deepcopy(new)
+    _restore(back, row)
+    return new if back == node and _matches(new, row.new) else node
 
 
 def _restore(node: dict[str, Any], row: Node) -> None:
@@ -202,15 +206,21 @@ def _move(node: dict[str, Any], keys: Mapping[str, str]) -> None:
 
 def _add(node: dict[str, Any], values: Mapping[str, Any]) -> None:
     for key, value in values.items():
-        parent = _get(node, key.rpartition(".")[0]) if "." in key else node
+        parent, name = _parent(node, key)
         if isinstance(parent, dict):
-            parent.setdefault(key.rpartition(".")[2], copy.deepcopy(value))
+            parent.setdefault(name, copy.deepcopy(value))
 
 
 def _drop(node: dict[str, Any], values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if _is_same(_get(node, key), value):
-            _pop(node, key)
+            parent, name = _parent(node, key)
+            del parent[name]
+
+
+def _parent(node: dict[str, Any], key: str) -> tuple[Any, str]:
+    above, _, name = key.rpartition(".")
+    return (_get(node, above) if above else node), name
 
 
 def _get(node: Any, key: str) -> Any:
