@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from robustlab.config.compose import compose
-from robustlab.config.layouts import as_first_written, flat, flat_in_todays_words, in_todays_words
+from robustlab.config.dotted import flat
+from robustlab.config.layouts import as_first_written, flat_in_todays_words, in_todays_words
 from robustlab.config.renames import Layout, recorded
 from robustlab.config.run_names import identity, run_name
 from robustlab.config.static.sources import NotThereError, UnreadableError, locate, submodules

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from robustlab.config import renames
 from robustlab.config.check import problems
 from robustlab.config.compose import compose
+from robustlab.config.dotted import flat
 from robustlab.config.layouts import (
     as_first_written,
-    flat,
     flat_in_todays_words,
     in_todays_words,
     node_in_todays_words,

@@ -12,8 +12,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, ValueNode
 from omegaconf.errors import OmegaConfBaseException
 
+from robustlab.config.dotted import flat
 from robustlab.config.kinds import MISSING, is_node
-from robustlab.config.layouts import flat, todays_key, todays_target
+from robustlab.config.layouts import todays_key, todays_target
 from robustlab.config.rules import RULES
 from robustlab.config.schedules import filled
 from robustlab.config.schema import GIVEN, LABELS, Config

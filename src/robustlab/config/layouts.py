@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from robustlab.config import renames
+from robustlab.config.dotted import ABSENT, add, drop, flat, get, is_same, move, nested, put, take
 from robustlab.config.renames import Layout, Node
 
 TARGET = "_target_"
-_ABSENT = object()
 
 
 def in_todays_words(config: Mapping[str, Any], layouts: Sequence[Layout] | None = None) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def in_todays_words(config: Mapping[str, Any], layouts: Sequence[Layout] | None 
         for place in layout.places:
             if _matches(settings, place.old) and _is_at(settings, place.keys, place.keys.values()):
                 settings = _renew(settings, place)
-        _add(settings, layout.neutral)
+        add(settings, layout.neutral)
     return settings
 
 
@@ -46,7 +46,7 @@ def as_first_written(settings: Mapping[str, Any], layouts: Sequence[Layout] | No
     """
     first: dict[str, Any] = copy.deepcopy(dict(settings))
     for layout in reversed(_or_own(layouts)):
-        _drop(first, layout.neutral)
+        drop(first, layout.neutral)
         for place in reversed(layout.places):
             if _matches(first, place.new) and _is_at(first, place.keys.values(), place.keys):
                 _restore(first, place)
@@ -56,7 +56,7 @@ def as_first_written(settings: Mapping[str, Any], layouts: Sequence[Layout] | No
 
 def flat_in_todays_words(settings: Mapping[str, Any], layouts: Sequence[Layout] | None = None) -> dict[str, Any]:
     """Do the same as `in_todays_words` for settings with dotted keys, as stored in checkpoints."""
-    return flat(in_todays_words(_nested(settings), layouts))
+    return flat(in_todays_words(nested(settings), layouts))
 
 
 def todays_target(target: str, layouts: Sequence[Layout] | None = None) -> str | None:
@@ -91,24 +91,8 @@ def todays_key(target: str, where: str, key: str, layouts: Sequence[Layout] | No
     return found if found != f"{where}.{key}" else None
 
 
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return dotted key -> leaf for nested groups; lists count as leaves."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    parts = [flat(part, f"{prefix}.{key}".lstrip(".")) for key, part in value.items()]
-    return {name: leaf for part in parts for name, leaf in part.items()}
-
-
 def _or_own(layouts: Sequence[Layout] | None) -> Sequence[Layout]:
     return renames.recorded() if layouts is None else layouts
-
-
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in settings.items():
-        if not _set(nested, key, value):
-            nested[key] = value  # part of a key that itself contains dots
-    return nested
 
 
 def _nodes(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
@@ -163,93 +147,31 @@ def _best(node: Mapping[str, Any], rows: Sequence[tuple[Mapping[str, Any], Node]
 
 def _is_at(node: Mapping[str, Any], here: Iterable[str], there: Iterable[str]) -> bool:
     """Tell whether settings stand here and none there, where a class of the user's own may have some of that name."""
-    return any(_get(node, key) is not _ABSENT for key in here) and all(_get(node, key) is _ABSENT for key in there)
+    return any(get(node, key) is not ABSENT for key in here) and all(get(node, key) is ABSENT for key in there)
 
 
 def _matches(node: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    return all(_is_same(_get(node, key), value) for key, value in values.items())
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
+    return all(is_same(get(node, key), value) for key, value in values.items())
 
 
 def _renew(node: dict[str, Any], row: Node) -> dict[str, Any]:
     """Return a group as a row has it today; as it is where there is no way back, as from a part that is null."""
     new = copy.deepcopy(node)
     for key in row.old:
-        _pop(new, key)
-    _move(new, row.keys)
+        take(new, key)
+    move(new, row.keys)
     for key, value in row.new.items():
-        _set(new, key, value)
-    _add(new, row.neutral)
+        put(new, key, value)
+    add(new, row.neutral)
     back = copy.deepcopy(new)
     _restore(back, row)
     return new if back == node and _matches(new, row.new) else node
 
 
 def _restore(node: dict[str, Any], row: Node) -> None:
-    _drop(node, row.neutral)
+    drop(node, row.neutral)
     for key in row.new:
-        _pop(node, key)
-    _move(node, {new: old for old, new in row.keys.items()})
+        take(node, key)
+    move(node, {new: old for old, new in row.keys.items()})
     for key, value in row.old.items():
-        _set(node, key, value)
-
-
-def _move(node: dict[str, Any], keys: Mapping[str, str]) -> None:
-    taken = {new: _pop(node, old) for old, new in keys.items()}
-    for key, value in taken.items():
-        if value is not _ABSENT:
-            _set(node, key, value)
-
-
-def _add(node: dict[str, Any], values: Mapping[str, Any]) -> None:
-    for key, value in values.items():
-        parent, name = _parent(node, key)
-        if isinstance(parent, dict):
-            parent.setdefault(name, copy.deepcopy(value))
-
-
-def _drop(node: dict[str, Any], values: Mapping[str, Any]) -> None:
-    for key, value in values.items():
-        if _is_same(_get(node, key), value):
-            parent, name = _parent(node, key)
-            del parent[name]
-
-
-def _parent(node: dict[str, Any], key: str) -> tuple[Any, str]:
-    above, _, name = key.rpartition(".")
-    return (_get(node, above) if above else node), name
-
-
-def _get(node: Any, key: str) -> Any:
-    for name in key.split("."):
-        if not isinstance(node, Mapping) or name not in node:
-            return _ABSENT
-        node = node[name]
-    return node
-
-
-def _set(node: dict[str, Any], key: str, value: Any) -> bool:
-    """Set a dotted key, creating groups as needed; return False if a value is in the way."""
-    first, _, rest = key.partition(".")
-    if not rest:
-        node[first] = copy.deepcopy(value)
-        return True
-    below = node.setdefault(first, {})
-    return isinstance(below, dict) and _set(below, rest, value)
-
-
-def _pop(node: dict[str, Any], key: str) -> Any:
-    """Remove a dotted key, and any groups that become empty."""
-    first, _, rest = key.partition(".")
-    if not rest:
-        return node.pop(first, _ABSENT)
-    below = node.get(first)
-    if not isinstance(below, dict):
-        return _ABSENT
-    value = _pop(below, rest)
-    if value is not _ABSENT and not below:
-        del node[first]
-    return value
+        put(node, key, value)

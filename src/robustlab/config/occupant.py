@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from robustlab.config.contents import changed_contents, contents
-from robustlab.config.layouts import as_first_written, flat, flat_in_todays_words, in_todays_words
+from robustlab.config.dotted import flat
+from robustlab.config.layouts import as_first_written, flat_in_todays_words, in_todays_words
 from robustlab.config.run_names import NOT_IDENTITY, NOT_IDENTITY_NESTED, identity, normalised, run_name
 
 IDENTITY_KEY = "identity"

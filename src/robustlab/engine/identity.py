@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from robustlab.config.contents import changed_contents, contents
-from robustlab.config.layouts import flat
+from robustlab.config.dotted import flat
 from robustlab.config.occupant import (
     CONTENTS,
     EPOCHS,
