@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ from robustlab.config.layouts import as_first_written, flat_in_todays_words, in_
 from robustlab.config.renames import Layout, recorded
 from robustlab.config.run_names import identity, run_name
 from robustlab.config.static.sources import NotThereError, UnreadableError, locate, submodules
+from robustlab.core.errors import ConfigError
 
 RECORD = json.loads((Path(__file__).parent / "first_names.json").read_text(encoding="utf-8"))
 """Command lines, each with the name of its run folder and the settings hashed into it, before anything was moved."""
 
-RESPELT: dict[str, str] = {}
+RESPELT = {
+    "method.diagnostics.every=0": "diagnostics.memorisation.every=0",
+    "method.diagnostics.every=5": "diagnostics.memorisation.every=5",
+    "method.diagnostics.batch_size=100": "diagnostics.memorisation.batch_size=100",
+}
 """Arguments of recorded command lines that are written in another way today."""
 
 
@@ -50,6 +56,12 @@ def test_a_command_finds_the_folder_of_the_previous_layout(run):
 def test_every_recorded_command_finds_its_folder(part):
     for run in RECORD["runs"][part::10]:
         assert_found(run)
+
+
+@pytest.mark.parametrize("argument", RESPELT)
+def test_an_argument_in_former_words_is_refused_with_todays(argument):
+    with pytest.raises(ConfigError, match=f"has moved; write {re.escape(RESPELT[argument])}$"):
+        compose([argument])
 
 
 def test_recorded_names_are_hashes_of_the_recorded_settings():

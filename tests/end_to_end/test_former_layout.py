@@ -20,10 +20,11 @@ from robustlab.config import renames
 from robustlab.config.compose import compose
 from robustlab.config.occupant import differences, plain, read_occupant
 from robustlab.config.renames import Layout
-from robustlab.pruning.export import export_run
-from robustlab.pruning.exported import load_pruned
+from robustlab.config.stored_config import read_config
+from robustlab.export.exported_network import load_pruned
+from robustlab.export.run_export import export_run
 from robustlab.report.collect import find_runs, group_runs
-from robustlab.report.settings import flat_settings, read_config, varying
+from robustlab.report.run_settings import flat_settings, varying
 from tests.end_to_end.harness import SMALL, assert_same_run, train
 from tests.faults.fake_wandb import FakeWandb
 from tests.faults.injectors import on_call
