@@ -20,7 +20,7 @@ from robustlab.config import renames
 from robustlab.config.compose import compose
 from robustlab.config.occupant import differences, plain, read_occupant
 from robustlab.config.renames import Layout
-from robustlab.config.stored_config import read_config
+from robustlab.config.stored_config import read_config, read_starts
 from robustlab.export.exported_network import load_pruned
 from robustlab.export.run_export import export_run
 from robustlab.report.collect import find_runs, group_runs
@@ -147,6 +147,15 @@ def test_the_report_takes_it_for_the_same_settings(tmp_path):
     (other / "config.yaml").write_text(yaml.safe_dump(settings))
     groups = group_runs(find_runs(tmp_path)[0])
     assert sorted(group.variant for group in groups) == ["optimizer.lr=0.05", "optimizer.lr=0.1"]
+
+
+def test_the_starts_in_a_record_are_read_in_todays_words(tmp_path):
+    config = yaml.safe_load((FORMER / "config.yaml").read_text())
+    (tmp_path / "record.json").write_text(json.dumps({"starts": [{"config": config, "code": {"dirty": False}}]}))
+    (start,) = read_starts(tmp_path)
+    assert start["code"] == {"dirty": False}
+    assert flat_settings(start["config"]) == flat_settings(read_config(former(tmp_path / "x", "config.yaml")))
+    assert start["config"]["dataset"] == plain(compose([*SMALL, *COMMAND]))["dataset"]
 
 
 @pytest.mark.slow

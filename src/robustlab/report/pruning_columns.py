@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from robustlab.config.stored_config import read_config
+from robustlab.config.stored_config import read_config, read_starts
 from robustlab.report.collect import Column, Group, Report, Run
 from robustlab.report.plots import curve
 from robustlab.report.run_settings import flat_settings
@@ -111,7 +111,7 @@ def _seconds(run: Run) -> float | None:
 def _place(run: Run) -> str | None:
     """Return settings and hardware in one word; None where a run changed machines, or its record cannot be read."""
     try:
-        starts = json.loads((run.folder / "record.json").read_bytes())["starts"]
+        starts = read_starts(run.folder)
         machines = {
             repr([start["hardware"].get(key) for key in ("cpu", "torch_threads", "gpus")])
             + repr(start["config"]["trainer"].get("device"))

@@ -18,6 +18,7 @@ import robustlab
 from robustlab.config.compose import session
 from robustlab.config.default_experiment import with_default_experiment
 from robustlab.config.run_names import NOT_IDENTITY, NOT_IDENTITY_NESTED
+from robustlab.config.stored_config import read_starts
 from robustlab.core.console import duration
 from robustlab.core.errors import EXIT_PREEMPTED, ConfigError, NumericalError
 from robustlab.engine.git import git_state, uncommitted
@@ -200,7 +201,7 @@ def _facts(folder: Path, *, commit: str | None, dirty: bool) -> dict[str, Any]:
     commit, dirty: of the code now, which is not that of a run that was finished before.
     """
     try:
-        starts = json.loads((folder / "record.json").read_text(encoding="utf-8"))["starts"]
+        starts = read_starts(folder)
     except (OSError, ValueError):
         starts = []  # NaN before the first step was done
     used = list(dict.fromkeys(start["code"]["git_sha"] or "unknown" for start in starts)) or [commit or "unknown"]
