@@ -18,7 +18,7 @@ import yaml
 
 from robustlab.config import renames
 from robustlab.config.compose import compose
-from robustlab.config.occupant import differences, plain, read_occupant
+from robustlab.config.occupant import differences, of_resolved, plain, read_occupant
 from robustlab.config.renames import Layout
 from robustlab.config.stored_config import read_config, read_starts
 from robustlab.export.exported_network import load_pruned
@@ -88,6 +88,17 @@ def test_differences_are_told_in_todays_words(tmp_path, monkeypatch):
     assert differ["optimizer._target_"].endswith("torch.optim.SGD when it was saved, now torch.optim.Adam")
     assert not [key for key in differ if not key.startswith("optimizer.")]
     assert list(differences_to(folder, "trainer.deterministic=false")) == ["trainer.deterministic"]
+
+
+@pytest.mark.parametrize("known", ["record.json", "config.yaml"])
+def test_a_class_that_had_two_names_is_one(tmp_path, known):
+    path = former(tmp_path / "x", known) / known
+    spelt = path.read_text().replace("data.augment.RandomAffine", "data.resample.RandomAffine")
+    assert spelt != path.read_text()
+    path.write_text(spelt)
+    assert differences_to(path.parent) == {}
+    if known == "config.yaml":
+        assert of_resolved(yaml.safe_load(spelt)) == of_resolved(plain(compose([*SMALL, *COMMAND])))
 
 
 def differences_to(folder: Path, *more: str) -> dict[str, str]:
