@@ -46,13 +46,17 @@ class Canvas:
     colours: dict[str, str]
     parts: list[str] = field(default_factory=list)
 
+    def bar(self, x: int, y: int, width: int, height: int, kind: str) -> None:
+        """Add a rounded rectangle in the colour of `kind`."""
+        self.parts.append(
+            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" fill="{self.colours[kind]}"/>'
+        )
+
     def box(
         self, x: int, y: int, width: int, height: int, kind: str, title: str, *lines: str, mono: bool = False
     ) -> None:
         """Add a rounded box in the colour of `kind` with a title and smaller lines below it."""
-        self.parts.append(
-            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" fill="{self.colours[kind]}"/>'
-        )
+        self.bar(x, y, width, height, kind)
         top = y + height / 2 - 9 * len(lines) + 5
         self.text(x + width / 2, top, title, weight=600, font=MONO if mono else SANS)
         for number, line in enumerate(lines, 1):
@@ -68,11 +72,12 @@ class Canvas:
         colour: str = "text",
         weight: int = 400,
         font: str = SANS,
+        anchor: str = "middle",
     ) -> None:
-        """Add centred text."""
+        """Add text, by default centred at x."""
         self.parts.append(
             f'<text x="{x:g}" y="{y:g}" font-size="{size}" font-weight="{weight}" font-family="{font}" '
-            f'text-anchor="middle" fill="{self.colours[colour]}">{escape(words, quote=False)}</text>'
+            f'text-anchor="{anchor}" fill="{self.colours[colour]}">{escape(words, quote=False)}</text>'
         )
 
     def arrow(self, *points: tuple[int, int], dashed: bool = False) -> None:
@@ -167,7 +172,41 @@ def _caption(colours: dict[str, str], words: str) -> str:
     return canvas.parts[0]
 
 
-DIAGRAMS = {"run": run, "batch": batch}
+FLOORS = {
+    "train, commands": ("command", "the command lines"),
+    "launch": ("command", "SLURM: submission, jobs, status"),
+    "study": ("command", "named lists of runs, committed results"),
+    "sweeps": ("command", "points: expanded, composed, checked"),
+    "report, export": ("out", "tables and plots; networks that stand alone"),
+    "methods": ("method", "label_noise, pruning, groups"),
+    "diagnostics": ("method", "what is measured beside training"),
+    "engine": ("engine", "loop, learner, session, checkpoints, evaluation"),
+    "pruning": ("engine", "surgery, death, penalty, scores"),
+    "tracking": ("engine", "JSON lines, W&B, TensorBoard, terminal"),
+    "data": ("data", "sources, noise, transforms, storage, serving"),
+    "models": ("data", "networks, and which units can be removed"),
+    "config": ("data", "compose, check; signatures without torch"),
+    "metrics": ("data", "accuracies of groups, intervals, names"),
+    "core": ("data", "errors, random numbers, files, processes"),
+}
+"""From the top down: the packages of a floor, the colour, and what is inside."""
+
+
+def floors(colours: dict[str, str]) -> str:
+    """Draw the packages of the code, each above what it may import."""
+    canvas = Canvas(560, 38 * len(FLOORS) + 16, colours)
+    for row, (title, (kind, inside)) in enumerate(FLOORS.items()):
+        y = 8 + 38 * row
+        canvas.bar(10, y, 490, 33, kind)
+        canvas.text(22, y + 22, title, size=14, weight=600, anchor="start")
+        canvas.text(174, y + 22, inside, size=13, colour="soft", anchor="start")
+    bottom = 38 * len(FLOORS)
+    canvas.arrow((522, 20), (522, bottom - 8))
+    canvas.parts.append(f'<g transform="translate(540 {bottom // 2}) rotate(90)">{_caption(colours, "imports")}</g>')
+    return canvas.svg("The floors of the code")
+
+
+DIAGRAMS = {"run": run, "batch": batch, "floors": floors}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

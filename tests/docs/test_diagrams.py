@@ -39,6 +39,7 @@ def test_texts_lie_within_the_picture(script):
         picture = ElementTree.fromstring(draw(script.PALETTES["light"]))
         width = float(picture.attrib["width"])
         for text in picture.iter("{http://www.w3.org/2000/svg}text"):
-            half = 0.31 * float(text.attrib["font-size"]) * len(text.text or "")
+            length = 0.62 * float(text.attrib["font-size"]) * len(text.text or "")
             x = float(text.attrib["x"])
-            assert x == 0 or 0 <= x - half <= x + half <= width, text.text
+            start = x if text.attrib["text-anchor"] == "start" else x - length / 2
+            assert x == 0 or 0 <= start <= start + length <= width, text.text

@@ -34,10 +34,10 @@ def test_it_shows_two_commands_to_set_up_and_ten_to_use():
 
 def test_the_map_names_folders_that_exist():
     (block,) = [block.text for block in blocks(ROOT / "README.md", "text")]
-    names = re.findall(r"[\w./]+/(?=\s|$)", block)
-    assert len(names) > 10
-    package = ROOT / "src" / "robustlab"
-    assert [name for name in names if not (ROOT / name).is_dir() and not (package / name).is_dir()] == []
+    names = re.findall(r"[\w./]+/(?=[\s;:]|$)", block)
+    assert len(names) > 20
+    rooms = {path.name for path in (ROOT / "src" / "robustlab").rglob("*") if path.is_dir()}
+    assert [name for name in names if not (ROOT / name).is_dir() and name.rstrip("/") not in rooms] == []
 
 
 def test_the_workflow_runs_what_the_session_runs():
