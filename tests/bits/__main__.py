@@ -8,11 +8,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch is imported, here and in the runs
+if TYPE_CHECKING:
+    from tests.bits.outcome import Outcome
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,37 +32,65 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Do what the command line says; return the exit code."""
+    arguments = parser().parse_args()
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch is imported, here and in the runs
     from tests.bits import record as records
-    from tests.bits.execute import execute, with_controls
     from tests.bits.special import RUNS
 
-    arguments = parser().parse_args()
     names = chosen(arguments.only, [*RUNS])
     if arguments.list:
         print("\n".join(names))
         return 0
-    path, kind, started = arguments.record or records.RECORD, records.machine(), time.monotonic()
+    path = arguments.record or records.RECORD
     with _folder(arguments.keep) as folder:
-        found = execute(with_controls(names), folder, progress(len(with_controls(names))))
-        took = f"{len(found)} runs in {time.monotonic() - started:.0f} s"
-        if arguments.verb == "record":
-            proven = {name: records.entered(name, found) for name in names}
-            runs = {name: {**records.fingerprint(found[name]), "entered": proven[name]} for name in names}
-            records.write(path, runs, kind=kind)
-            print(f"{took}; {path.name} has {', '.join(names) if len(names) < 6 else f'{len(names)} of them'}")
-            return 0
-        known = records.recorded(path)
-        same_kind = known["machine"] == kind
-        problems = {
-            name: [
-                *records.differences(known["runs"].get(name), found[name], to_the_bit=same_kind),
-                *records.not_proven(name, found),
-            ]
-            for name in names
-        }
+        return record(names, folder, path) if arguments.verb == "record" else compare(names, folder, path)
+
+
+def record(names: list[str], folder: Path, path: Path) -> int:
+    """Write what the named runs compute to `path`, once the first of them has given the same twice; return 0."""
+    from tests.bits import record as records
+
+    found, took = _timed(names, folder)
+    fingerprints = {name: records.fingerprint(found[name]) for name in names}
+    again, _ = _timed(names[:1], folder / "again")
+    difference = records.differences(fingerprints[names[0]], again[names[0]], to_the_bit=True)
+    if difference:
+        sys.exit(f"python -m tests.bits: {names[0]} does not give the same twice: {difference[0]}")
+    if missed := [f"{name}: {why}" for name in names for why in records.not_proven(name, found)]:
+        sys.exit("python -m tests.bits: nothing recorded\n" + "\n".join(missed))
+    runs = {name: {**fingerprints[name], "entered": records.entered(name, found)} for name in names}
+    records.write(path, runs, kind=records.machine())
+    print(
+        f"{took}, {names[0]} twice; {path.name} has {', '.join(names) if len(names) < 6 else f'{len(names)} of them'}"
+    )
+    return 0
+
+
+def compare(names: list[str], folder: Path, path: Path) -> int:
+    """Print how the named runs differ from the record at `path`; return 1 if any does."""
+    from tests.bits import record as records
+
+    known, kind = records.recorded(path), records.machine()
+    same_kind = known["machine"] == kind
+    found, took = _timed(names, folder)
+    problems = {
+        name: [
+            *records.differences(known["runs"].get(name), found[name], to_the_bit=same_kind),
+            *records.not_proven(name, found),
+        ]
+        for name in names
+    }
     print(table(problems, "same" if same_kind else "close, branch entered"))
     print(f"{took}; compared {'to the bit' if same_kind else 'loosely: ' + other_machine(known['machine'], kind)}")
     return 1 if any(problems.values()) else 0
+
+
+def _timed(names: list[str], folder: Path) -> tuple[dict[str, Outcome], str]:
+    from tests.bits.execute import execute, with_controls
+
+    started, wanted = time.monotonic(), with_controls(names)
+    found = execute(wanted, folder, progress(len(wanted)))
+    return found, f"{len(found)} runs in {time.monotonic() - started:.0f} s"
 
 
 def chosen(only: str | None, names: list[str]) -> list[str]:
@@ -77,7 +107,7 @@ def table(problems: dict[str, list[str]], good: str) -> str:
     width = max(map(len, problems))
     lines = [f"{name:{width}}  {'; '.join(found) or good}" for name, found in problems.items()]
     wrong = sum(bool(found) for found in problems.values())
-    return "\n".join([*lines, f"{wrong} of {len(problems)} differ" if wrong else f"all {len(problems)} are the same"])
+    return "\n".join([*lines, f"{wrong} of {len(problems)} differ" if wrong else f"none of {len(problems)} differ"])
 
 
 def other_machine(before: dict[str, str], now: dict[str, str]) -> str:
@@ -87,7 +117,7 @@ def other_machine(before: dict[str, str], now: dict[str, str]) -> str:
     )
 
 
-def progress(total: int):
+def progress(total: int) -> Callable[[str], None]:
     """Return a function that shows how many runs are done, where somebody looks on."""
     count = iter(range(1, total + 1))
 

@@ -14,7 +14,7 @@ Proof = Callable[[Outcome], str]
 
 
 def trained(run: Outcome) -> str:
-    """All updates were done, and the loss stayed finite."""
+    """A loss was logged, and stayed finite."""
     losses = [float(value) for values in run.metrics(r"train/(epoch_)?loss").values() for value in values]
     assert losses, "no loss was logged"
     assert all(map(math.isfinite, losses)), losses
@@ -98,6 +98,7 @@ def retrained(run: Outcome) -> str:
     fits = [row for row in run.rows if row["stage"] == "reweight" and row["split"] == "train"]
     used, samples = run.series("dfr/weights_used")[-1], run.series("dfr/samples")[-1]
     assert len(fits) >= 2, "fewer than two fits"
+    assert run.series("dfr/strength")[-1] == 1, "the strength that leaves no weight was chosen"
     assert 0 < used < 1, f"{used} of the coefficients are not 0"
     return f"{len(fits)} fits on {samples:.0f} samples, {100 * used:.0f} % of the coefficients not 0"
 

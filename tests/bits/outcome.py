@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FINAL = ("/accuracy", "/balanced_accuracy", "/worst_group", "/loss")
+"""Endings of the metrics that are recorded to be read."""
 _SHORT = 8
 """Hexadecimal digits by which single rows and columns are compared; they only help to find a difference."""
 
@@ -101,9 +103,7 @@ def fingerprint(outcome: Outcome) -> dict[str, Any]:
         "weights": weights_hash(outcome.weights),
         "metrics": _hash(outcome.rows),
         "results": _hash([end, noise.get("hash"), noise.get("num_wrong")]),
-        "final": {
-            name: results["final"][name] for name in sorted(results["final"]) if name.startswith(("test/", "val/"))
-        },
+        "final": {name: value for name, value in sorted(results["final"].items()) if name.endswith(FINAL)},
         "rows": " ".join(_hash(row)[:_SHORT] for row in outcome.rows),
         "columns": {name: _hash([row.get(name) for row in outcome.rows])[:_SHORT] for name in names},
     }

@@ -17,8 +17,12 @@ from tests.bits.outcome import Outcome, fingerprint, first_difference, weights_h
 from tests.bits.special import RUNS
 
 RECORD = Path(__file__).with_name("recorded.json")
-ACCURACY, LOSS = 0.1, 0.2
-"""How far final accuracies (absolute) and losses (relative) may lie apart on another kind of machine."""
+ACCURACY, LOSS = 0.05, 0.05
+"""How far final accuracies (absolute) and losses (relative) may lie apart on another kind of machine.
+
+With torch's and MKL's code for SSE instead of AVX-512, all weights differ, accuracies by up to 0.027 (4 of 150 images)
+and losses by up to 0.2 %. Of groups, which have 20 images and more, single images weigh too much to be compared.
+"""
 _LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "pillow")
 
 

@@ -57,6 +57,7 @@ _COBALT = (
     "method.dictionary.reseed_after=0.01", "method.dictionary.reseed_below=0.9", "method.sampler.rare_count=5",
     "method.min_group_val=1",
 )  # fmt: skip
+_DFR = (*GROUPS, "method.retrains=3", "method.strengths=[1.0,0.001]")  # the other leaves no weight: no close choice
 _PRUNED = (*DIGITS, "method.death.num_samples=60")
 _SCORED = (*_PRUNED, "method.scoring.batches=2", "method.scoring.batch_size=60")
 _ROUNDS = (*_SCORED, "method.target.neurons=0.7", "method.rounds.steps=2")
@@ -80,8 +81,8 @@ BY_METHOD = {
     "crosssplit_official": Run((*DIGITS, *CROSSSPLIT), (e.both_turns,), {"crosssplit": "other semantics"}),
     "demp": Run(_DEMP, (e.removed("dead", after=0),), {"dense": "penalty, noise and removal"}),
     "dense": Run(_PRUNED, (e.nothing_removed,)),
-    "dfr": Run((*GROUPS, "method.retrains=3"), (e.retrained,)),
-    "dfr/train": Run((*GROUPS, "method.retrains=3"), (e.retrained,), {"dfr": "fitted on training images"}),
+    "dfr": Run(_DFR, (e.retrained,)),
+    "dfr/train": Run(_DFR, (e.retrained,), {"dfr": "fitted on training images"}),
     "early_crop": Run(_ROUNDS, (_IN_ROUNDS,), {"early_snap": "another criterion"}),
     "early_snap": Run(_ROUNDS, (_IN_ROUNDS,)),
     "elr": Run(DIGITS, (e.targets_moved,), {"erm": "a penalty"}),
