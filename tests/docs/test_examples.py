@@ -40,6 +40,9 @@ def test_the_examples_run_together(lab):
     results = json.loads((folder / "results.json").read_text())
     assert results["noise"]["num_wrong"] == moved.sum()
     assert results["final"]["test/accuracy"] > 0.9
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    epochs = [row["epoch"] for row in rows if "diagnostics/churn" in row]
+    assert epochs == [1, 2]  # none before the second
 
 
 def test_the_loss_is_the_published_one(lab, monkeypatch):
