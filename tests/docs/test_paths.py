@@ -26,6 +26,8 @@ def test_paths_and_modules_exist(page):
         for path in PATH.findall(text)
         if not path.startswith(("my_", *OUTPUTS)) and not any((home / path).exists() for home in HOMES)
     ]
+    files = {file.name for folder in ("src", "scripts", "tests") for file in (ROOT / folder).rglob("*.py")}
+    missing += [name for name in re.findall(r"`(\w+\.py)`", text) if name not in files and not name.startswith("my_")]
     for dotted in MODULE.findall(text):
         parts = dotted.strip(".").split(".")
         places = [PACKAGE.joinpath(*parts[:end]) for end in range(len(parts), 0, -1)]
