@@ -50,15 +50,16 @@ def record(names: list[str], folder: Path, path: Path) -> int:
     """Write what the named runs compute to `path`, once the first of them has given the same twice; return 0."""
     from tests.bits import record as records
 
-    found, took = _timed(names, folder)
-    fingerprints = {name: records.fingerprint(found[name]) for name in names}
-    again, _ = _timed(names[:1], folder / "again")
-    difference = records.differences(fingerprints[names[0]], again[names[0]], to_the_bit=True)
+    found, failed, took = _timed(names, folder)
+    missed = [f"{name}: {why}" for name, why in failed.items()]
+    missed += [f"{name}: {why}" for name in names if name in found for why in records.not_proven(name, found)]
+    if missed:
+        sys.exit("python -m tests.bits: nothing recorded\n" + "\n".join(missed))
+    runs = {name: {**records.fingerprint(found[name]), "entered": records.entered(name, found)} for name in names}
+    again, _, _ = _timed(names[:1], folder / "again")
+    difference = records.differences(runs[names[0]], again[names[0]], to_the_bit=True)
     if difference:
         sys.exit(f"python -m tests.bits: {names[0]} does not give the same twice: {difference[0]}")
-    if missed := [f"{name}: {why}" for name in names for why in records.not_proven(name, found)]:
-        sys.exit("python -m tests.bits: nothing recorded\n" + "\n".join(missed))
-    runs = {name: {**fingerprints[name], "entered": records.entered(name, found)} for name in names}
     records.write(path, runs, kind=records.machine())
     print(
         f"{took}, {names[0]} twice; {path.name} has {', '.join(names) if len(names) < 6 else f'{len(names)} of them'}"
@@ -72,9 +73,11 @@ def compare(names: list[str], folder: Path, path: Path) -> int:
 
     known, kind = records.recorded(path), records.machine()
     same_kind = known["machine"] == kind
-    found, took = _timed(names, folder)
+    found, failed, took = _timed(names, folder)
     problems = {
-        name: [
+        name: [failed[name]]
+        if name in failed
+        else [
             *records.differences(known["runs"].get(name), found[name], to_the_bit=same_kind),
             *records.not_proven(name, found),
         ]
@@ -85,12 +88,12 @@ def compare(names: list[str], folder: Path, path: Path) -> int:
     return 1 if any(problems.values()) else 0
 
 
-def _timed(names: list[str], folder: Path) -> tuple[dict[str, Outcome], str]:
+def _timed(names: list[str], folder: Path) -> tuple[dict[str, Outcome], dict[str, str], str]:
     from tests.bits.execute import execute, with_controls
 
     started, wanted = time.monotonic(), with_controls(names)
-    found = execute(wanted, folder, progress(len(wanted)))
-    return found, f"{len(found)} runs in {time.monotonic() - started:.0f} s"
+    found, failed = execute(wanted, folder, progress(len(wanted)))
+    return found, failed, f"{len(wanted)} runs in {time.monotonic() - started:.0f} s"
 
 
 def chosen(only: str | None, names: list[str]) -> list[str]:

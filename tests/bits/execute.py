@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,26 +25,35 @@ def with_controls(names: Iterable[str]) -> list[str]:
     return [name for name in RUNS if name in wanted]
 
 
-def execute(names: Iterable[str], folder: Path, done: Callable[[str], None] = lambda name: None) -> dict[str, Outcome]:
+class FailedRunError(Exception):
+    """A run that ended with another exit code than 0, with what it printed last."""
+
+
+def execute(
+    names: Iterable[str], folder: Path, done: Callable[[str], None] = lambda name: None
+) -> tuple[dict[str, Outcome], dict[str, str]]:
     """Do the named runs below `folder`, calling `done` after each.
 
-    Raises AssertionError with the log of a run that failed.
+    Returns what the runs gave, and of those that failed why, both by name.
     """
     write_pictures(folder / "data")
+    found: dict[str, Outcome] = {}
+    failed: dict[str, str] = {}
 
-    def one(name: str) -> tuple[str, Outcome]:
-        outcome = run_one(name, folder)
+    def one(name: str) -> None:
+        try:
+            found[name] = run_one(name, folder)
+        except FailedRunError as error:
+            failed[name] = str(error)
         done(name)
-        return name, outcome
 
-    names = [*names]
     with ThreadPoolExecutor(2) as pool:
-        found = dict(pool.map(one, names))
-    return {name: found[name] for name in names}
+        deque(pool.map(one, names), maxlen=0)
+    return found, failed
 
 
 def run_one(name: str, folder: Path) -> Outcome:
-    """Do one run, whose data lie in `folder`/data already."""
+    """Do one run, whose data lie in `folder`/data already. Raises FailedRunError."""
     run, own = RUNS[name], folder / name.replace("/", "-")
     own.mkdir(parents=True)
     logs = [own / f"rank{rank}.txt" for rank in range(run.processes)]
@@ -61,7 +71,8 @@ def run_one(name: str, folder: Path) -> Outcome:
         process.join(LIMIT)
     codes = [process.exitcode for process in processes]
     said = "\n".join(log.read_text() for log in logs)
-    assert codes == [0] * len(codes), f"{name} ended with {codes}: train {' '.join(run.overrides)}\n{said[-3000:]}"
+    if any(codes):
+        raise FailedRunError(f"exit codes {codes}: {' / '.join(said.splitlines()[-3:])}")
     return Outcome(harness.run_folder(own), said)
 
 
