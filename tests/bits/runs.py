@@ -35,7 +35,7 @@ class Run:
 
 _SHORT = (
     "trainer.epochs=3", "trainer.log_every=1", "optimizer.lr=0.05", "trainer.eval_batch_size=200",
-    "method.diagnostics.every=2",
+    "diagnostics.memorisation.every=2",
 )  # fmt: skip
 SMALL = ("dataset.subset=120", "trainer.batch_size=20", *_SHORT)
 NOISY = ("noise=symmetric", "noise.model.rate=0.4")
