@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from robustlab.commands import VERBS
 from robustlab.config.wording import did_you_mean
-from robustlab.core.closed_pipe import without_traceback
+from robustlab.core.closed_pipe import QuietlyClosed
 from robustlab.core.invocation import command_words, shell_line
 
 
@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"robustlab: there is no {verb}{did_you_mean(verb, list(VERBS))}; see: {own} --help", file=sys.stderr)
         return 2
     module = "robustlab.train" if verb == "train" else f"robustlab.commands.{verb.replace('-', '_')}"
-    return without_traceback(lambda: importlib.import_module(module).main(rest))
+    with QuietlyClosed() as ending:
+        ending.code = importlib.import_module(module).main(rest)
+    return ending.code
 
 
 def _help() -> str:

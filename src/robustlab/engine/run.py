@@ -91,10 +91,26 @@ def run_one(
     """
     folder = Path(cfg.paths.run_dir).expanduser()
     cfg = _of_restarted_job(cfg, folder)
-    with errors_recorded(folder), StopFlag() as stop, explained(cfg, folder):
+    with errors_recorded(folder), StopFlag() as stop, explained(cfg, folder), contextlib.ExitStack() as held:
         runtime = Runtime.from_config(cfg.trainer)
-        with runtime.watching_peers():
-            outcome = _run_one(cfg, overrides, folder, Around(runtime, stop, group, beside, is_checked))
+        held.enter_context(runtime.watching_peers())
+        around = Around(runtime, stop, group, beside, is_checked)
+        outcome = _found_finished(cfg, folder, runtime)
+        if outcome is None:
+            is_there = bool(cfg.resume) and folder.is_dir()
+            if is_there:
+                _claim(cfg, folder, runtime, held)
+            try:
+                built = build_run(cfg, around)
+                if not is_there:  # a command that cannot work leaves nothing, and a run to be replaced in its place
+                    _claim(cfg, folder, runtime, held)
+                runtime.barrier()
+                by_another = _finished(cfg, folder) if runtime.world_size == 1 else None  # a process, just now
+                outcome = by_another or train(cfg, overrides, folder, around, built)
+            except StoppedEarly:
+                again = "the same command begins, or goes on, with the training"
+                say(f"stopped by {stop.name} before the first step; {again}")
+                outcome = Outcome(None, folder, EXIT_PREEMPTED)
     if outcome.exit_code and folder.is_dir():  # a run that was stopped while it read its data has none
         record_ending(folder, outcome.exit_code, str(stop.name), f"stopped by {stop.name}")
     return outcome
@@ -111,36 +127,23 @@ def _of_restarted_job(cfg: DictConfig, folder: Path) -> DictConfig:
     return cfg
 
 
-def _run_one(cfg: DictConfig, overrides: list[str], folder: Path, around: Around) -> Outcome:
-    runtime, output_dir = around.runtime, Path(cfg.paths.output_dir).expanduser()
+def _found_finished(cfg: DictConfig, folder: Path, runtime: Runtime) -> Outcome | None:
+    """Return what rank 0 finds in the folder, if that run has ended; other ranks may see other files.
+
+    Raises ConfigError where another run has the folder, or a link leads out of the output folder.
+    """
     if runtime.is_main:
         _refuse_occupied(cfg)
-        refuse_detour(folder, output_dir)
-    finished = runtime.gather(_finished(cfg, folder) if runtime.is_main else None)[0]  # others may see other files
-    if finished is not None:
-        return finished
-    with contextlib.ExitStack() as held:
+        refuse_detour(folder, Path(cfg.paths.output_dir).expanduser())
+    return runtime.gather(_finished(cfg, folder) if runtime.is_main else None)[0]
 
-        def claim() -> None:
-            if runtime.is_main:
-                held.enter_context(made(folder))
-                prepare_folder(folder, resume=bool(cfg.resume), output_dir=output_dir)
-                held.enter_context(locked(folder))
 
-        is_there = bool(cfg.resume) and folder.is_dir()
-        if is_there:
-            claim()
-        try:
-            built = build_run(cfg, around)
-            if not is_there:  # a command that cannot work leaves nothing behind, and a run to be replaced in its place
-                claim()
-            runtime.barrier()
-            finished = _finished(cfg, folder) if runtime.world_size == 1 else None  # by another process, just now
-            return finished or train(cfg, overrides, folder, around, built)
-        except StoppedEarly:
-            name = around.stop.name
-            say(f"stopped by {name} before the first step; the same command begins, or goes on, with the training")
-            return Outcome(None, folder, EXIT_PREEMPTED)
+def _claim(cfg: DictConfig, folder: Path, runtime: Runtime, held: contextlib.ExitStack) -> None:
+    """Make the folder this process's own until `held` ends. Raises RunFolderError."""
+    if runtime.is_main:
+        held.enter_context(made(folder))
+        prepare_folder(folder, resume=bool(cfg.resume), output_dir=Path(cfg.paths.output_dir).expanduser())
+        held.enter_context(locked(folder))
 
 
 def _refuse_occupied(cfg: DictConfig) -> None:

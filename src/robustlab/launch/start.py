@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -182,7 +182,8 @@ def run_point(cfg: DictConfig) -> int | PointOutcome:
     group = sweep_group()
     overrides = _as_written(HydraConfig.get().overrides.task)
     if group is None:
-        return _engine_run(cfg, overrides, os.environ.get(SWEEP_VARIABLE))
+        own = os.environ.get(SWEEP_VARIABLE)
+        return _engine()(cfg, overrides, group=own, compose_again=compose_again, flags=search_flags())
     number, here = int(HydraConfig.get().job.num), _tally.get()
     tally = here[1] if here is not None and here[0] == os.getpid() else None
     if tally is not None and EXIT_PREEMPTED in (outcome.code for outcome in tally.outcomes.values()):
@@ -205,7 +206,7 @@ def _outcome(cfg: DictConfig, overrides: list[str], group: str) -> PointOutcome:
         if metric is not None:
             check(cfg)  # a search has only just chosen the point
         run_dir, was_finished = str(cfg.paths.run_dir), is_done(cfg)
-        code = _engine_run(cfg, overrides, group)
+        code = _engine()(cfg, overrides, group=group, compose_again=compose_again, flags=search_flags())
         if code == 0 and metric is not None:
             value = measured(cfg, metric)
     except UserError as error:
@@ -215,12 +216,13 @@ def _outcome(cfg: DictConfig, overrides: list[str], group: str) -> PointOutcome:
     return PointOutcome(code, run_dir, time.perf_counter() - started, was_finished, message, value)
 
 
-def _engine_run(cfg: DictConfig, overrides: list[str], group: str | None) -> int:
+def _engine() -> Callable[..., int]:
+    """Return what runs a configuration; imports torch, which takes seconds."""
     import_from_here()
-    hold_back()  # importing torch takes seconds, during which a signal would kill the run silently
+    hold_back()  # otherwise a signal during the import would kill the run silently
     from robustlab.engine.run import run
 
-    return run(cfg, overrides, group=group, compose_again=compose_again, flags=search_flags())
+    return run
 
 
 def _as_written(overrides: Any) -> list[str]:
