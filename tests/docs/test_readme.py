@@ -21,6 +21,13 @@ def test_the_readme_fits_on_a_few_screens():
     assert README.count("![") == 1
 
 
+def test_its_results_are_those_of_the_pages():
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "methods").glob("*.md"))
+    numbers = re.findall(r"\d+\.\d ± \d+\.\d|\b\d\d\.\d\b", section("Results"))
+    assert len(numbers) >= 14
+    assert [number for number in numbers if number not in pages] == []
+
+
 def test_it_shows_two_commands_to_set_up_and_ten_to_use():
     def lines(title):
         return section(title).split("```bash\n")[1].split("```")[0].splitlines()
