@@ -70,6 +70,24 @@ VARIANTS = {
         *("trainer.epochs=4", "method.reg.peak=0.3", "method.reg.floor=2"),
         proofs=(_DEAD,),
     ),
+    "demp_all_weights": of(
+        "demp",
+        *("method.reg.kind=l2", "method.reg.target=all", "method.reg.schedule=constant", "method.reg.peak=0.3"),
+        *("method.noise.mask=all", "method.noise.schedule=cosine", "method.death.mode=sum", "method.death.eps=0.01"),
+        proofs=(_DEAD,),
+        unlike={"demp": "another penalty"},
+    ),
+    "slimming_dead": of(
+        "slimming",
+        *("method.surgery.enabled=true", "method.surgery.every=3", "method.death.mode=saturated_const"),
+        proofs=(e.removed("score", after=0),),
+    ),
+    "early_snap_latest": of(
+        "early_snap",
+        *("method.latest=0.2", "method.surgery.enabled=true"),
+        proofs=(e.removed("score", after=0, rounds=3),),
+        unlike={"early_snap": "pruned at the deadline"},
+    ),
     "magnitude_mlp": of(
         "magnitude",
         *("model=mlp", "model.widths=[16,16]", "method.target.parameters=0.6", "method.scope=global"),
@@ -90,6 +108,9 @@ TRAINING = {
     "average_erm": of("erm", "trainer.ema_decay=0.8", proofs=(e.averaged,)),
     "average_crosssplit": of("crosssplit", "trainer.ema_decay=0.8", proofs=(e.averaged, e.both_turns)),
     "average_demp": of("demp", "trainer.ema_decay=0.8", proofs=(e.averaged, _DEAD)),
+    "average_jtt": of("jtt", "trainer.ema_decay=0.8", proofs=(e.averaged, e.found_errors)),
+    "average_cobalt": of("cobalt", "trainer.ema_decay=0.8", proofs=(e.averaged, e.concepts_balanced)),
+    "average_dfr": of("dfr", "trainer.ema_decay=0.8", proofs=(e.averaged, e.retrained)),
     "rate_of_each_step": of("erm", "scheduler=onecycle", "trainer.clip_norm=0.5", proofs=(e.rate_of_each_step,)),
     "validation_split": of(
         "erm",
@@ -97,6 +118,17 @@ TRAINING = {
         proofs=(e.selected_on_validation,),
     ),
     "instance_noise": Run(("method=erm", *DIGITS, "noise=instance"), (e.noisy_by_pixels,)),
+    "asymmetric_noise": Run(
+        (
+            "method=elr",
+            *_PARQUET,
+            "noise=asymmetric_cifar10",
+            "optimizer=sgdw",
+            "scheduler=multistep",
+            "scheduler.schedule.milestones=[1,2]",
+        ),
+        (e.targets_moved,),
+    ),
     "autoaugment_cifar10": Run(("method=crosssplit", *_PARQUET, *CROSSSPLIT), (e.both_turns,)),
     "autoaugment_imagenet": Run(("method=crosssplit", *_FOLDER, *CROSSSPLIT), (e.both_turns,)),
     "streaming": Run(
@@ -108,7 +140,20 @@ TRAINING = {
 }
 """What is around a method: updates, averages, schedules, selection, noise, views, inputs."""
 
-_IN_TWO = ("co_teaching", "cobalt", "crosssplit", "demp", "dfr", "elr", "erm", "groupdro", "jtt", "snap")
+_IN_TWO = (
+    "co_teaching",
+    "cobalt",
+    "crosssplit",
+    "demp",
+    "dfr",
+    "elr",
+    "erm",
+    "groupdro",
+    "jtt",
+    "rwg",
+    "slimming",
+    "snap",
+)
 TWO_PROCESSES = {
     f"two_{name}": Run(
         (f"method={name}", *BY_METHOD[name].overrides), (e.two_ranks, *BY_METHOD[name].proofs), processes=2
