@@ -101,7 +101,7 @@ def test_a_rank_that_dies_takes_the_other_down_and_nothing_is_lost(tmp_path, who
     first.join(60)
     assert first.exitcode == 4, (tmp_path / "rank0.txt").read_text()
     said = (tmp_path / "rank0.txt").read_text()
-    assert "train: process 0 of 2 lost another one of this run" in said
+    assert "train: process 0 of 2 lost another process of this run" in said
     assert "Traceback" not in said
     train_two(arguments, tmp_path)
     assert_same_run(whole, run_folder(tmp_path))
@@ -120,7 +120,7 @@ def test_processes_that_were_started_with_other_settings_are_refused(tmp_path):
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [4, 4]
-    assert "process 1 has other settings, training labels than process 0" in (tmp_path / "rank0.txt").read_text()
+    assert "process 1 differs from process 0 in settings, training labels" in (tmp_path / "rank0.txt").read_text()
 
 
 def test_torchrun_stops_all_on_a_signal_and_the_exit_code_is_in_the_file(tmp_path, whole):

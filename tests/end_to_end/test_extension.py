@@ -163,7 +163,7 @@ def test_force_gives_an_unfinished_run_its_new_rates_and_marks_the_result(tmp_pa
     (folder / "results.json").unlink()
     code, said = run(tmp_path, 2, "optimizer=adam", "resume=force")
     assert code == 2
-    assert "cannot hand the state of one optimizer to another" in said
+    assert "cannot transfer state between optimizers" in said
 
 
 @pytest.mark.slow

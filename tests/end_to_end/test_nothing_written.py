@@ -69,7 +69,7 @@ REFUSED = {
     "no such GPU": (["method=erm", "trainer.device=cuda:99"], "trainer.device=cuda:99, but"),
     "no such device": (["method=erm", "trainer.device=xpu:99"], "trainer.device=xpu:99, but"),
     "fp16 on the CPU": (["trainer.precision=fp16", "trainer.device=cpu"], "fp16"),
-    "selection by groups": (["trainer.selection=[hg]"], "need a validation split"),
+    "selection by groups": (["trainer.selection=[hg]"], "needs a validation split"),
     # paths
     "run folder outside": (["paths.run_dir=elsewhere"], "is not inside paths.output_dir"),
     "comparison in the run's folder": (

@@ -15,7 +15,7 @@ from tests.end_to_end.harness import rows, run_folder, train
         (["method.label_smoothing=2"], "label_smoothing"),
         (["noise=file", "noise.model.file={empty}/labels.npz"], "labels.npz"),
         (["noise=cifar10n"], "defined on the classes of cifar10"),
-        (["trainer.selection=[hg]"], "need a validation split"),
+        (["trainer.selection=[hg]"], "needs a validation split"),
         (["scheduler=timm_cosine", "scheduler.schedule.warmup_t=100"], "a warm-up of 100 epochs uses up all"),
         (["scheduler.interval=step", "scheduler.schedule.T_max=60"], "T_max: 60 updates, but the run has 1,380"),
     ],

@@ -136,7 +136,7 @@ def test_a_job_that_slurm_starts_again_goes_on_with_what_resume_false_began(tmp_
     other = {"SLURM_JOB_ID": "78", "SLURM_RESTART_COUNT": "1"}
     stop = partial(on_call, "robustlab.engine.learner:Learner.step", 9, partial(signal.raise_signal, signal.SIGTERM))
     assert train([*command, "resume=false"], log, first, stop) == 85
-    assert "the same command without resume=false goes on from there" in log.read_text()
+    assert "the same command without resume=false resumes from there" in log.read_text()
     log.unlink()
     assert train([*command, "resume=false"], log, again) == 0
     assert "resuming in" in log.read_text()

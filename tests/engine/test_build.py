@@ -115,7 +115,7 @@ def test_a_method_for_one_process_is_refused_in_several():
     cfg.method._target_ = f"{__name__}.Alone"
     data = Data(Digits(), seed=0, subset=128, views={"weak": []})
     assert isinstance(build_method(cfg, data, RUNTIME), Alone)
-    with pytest.raises(ConfigError, match="in one process, not in 2: its samples wait for each other; start"):
+    with pytest.raises(ConfigError, match="supports one process, not 2: its samples wait for each other; start"):
         build_method(cfg, data, replace(RUNTIME, world_size=2))
 
 

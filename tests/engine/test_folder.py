@@ -28,4 +28,4 @@ def test_results_that_are_whole(tmp_path):
 def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "record.json").write_text("{}")
     with pytest.raises(RunFolderError, match="it has no starts"):
-        read_json(tmp_path / "record.json", needed=("starts",), mend="delete it")
+        read_json(tmp_path / "record.json", needed=("starts",), fix="delete it")

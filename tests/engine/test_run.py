@@ -15,11 +15,11 @@ SETTING = ["experiment=crosssplit/cifar100_sym50", "compare=erm"]
         (["method=elr", "compare=erm"], ""),
         (["method=elr", "compare=erm", "trainer.epochs=3", "optimizer.lr=0.3"], ""),  # both runs have these
         ([*SETTING, "method=elr"], ""),
-        ([*SETTING, "method=crosssplit_official"], ", but for the training that it has in this setting"),  # 301 epochs
+        ([*SETTING, "method=crosssplit_official"], ", except for its own training settings"),  # 301 epochs
     ],
 )
 def test_the_run_to_compare_with_is_announced_with_what_differs_beside_the_method(overrides, differs):
     cfg = compose(overrides)
     other, _ = compose_baseline(compose, cfg, overrides)
-    wanted = f"Now erm with the same settings{differs}, to compare with (compare=null leaves it out)"
+    wanted = f"Now running erm with the same settings{differs}, for comparison (compare=null turns this off)"
     assert compared_line(cfg, other) == wanted

@@ -99,7 +99,7 @@ def test_rules_follow_from_the_validation_split():
 
 
 def test_rules_that_have_nothing_to_go_by_are_refused():
-    with pytest.raises(ConfigError, match=r"avg, ig need a validation split.*dataset\.val_fraction"):
+    with pytest.raises(ConfigError, match=r"avg, ig needs a validation split.*dataset\.val_fraction"):
         rules_for(Data(Toy(), seed=0), ["avg", "ig"])
     with pytest.raises(ConfigError, match="hg needs group labels"):
         rules_for(Data(ThreeWay(), seed=0), ["hg"])

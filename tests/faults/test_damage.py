@@ -68,7 +68,7 @@ def test_damage_is_found_and_the_previous_checkpoint_used(saved, damage):
     assert loaded["step"] == 1
     assert len(warnings) == 1
     assert "last.pt cannot be read" in warnings[0]
-    assert "moved aside as last.damaged, going back to the checkpoint before it" in warnings[0]
+    assert "renamed to last.damaged, falling back to the previous checkpoint" in warnings[0]
 
 
 def trusting(path: Path) -> dict:
@@ -144,7 +144,7 @@ def test_damage_to_a_run_costs_one_cadence_and_no_bit(tmp_path):
         DAMAGES[damage](broken / "checkpoints" / "last.pt")
         said = tmp_path / f"{damage}.txt"
         assert train(arguments("erm", copy / damage), said) == 0, said.read_text()
-        assert "moved aside as last.damaged" in said.read_text()
+        assert "renamed to last.damaged" in said.read_text()
         assert_same_run(run_folder(whole), broken)
     shutil.copytree(begun, copy / "none" / begun.parent.name / begun.name)
     for name in ("last.pt", "previous.pt"):

@@ -113,8 +113,8 @@ def test_a_run_on_damaged_images_stops_or_leaves_them_out_as_asked(photos):
     for storage in ((), STREAMING):
         code, said = say(photos, "dataset.on_error=skip", "resume=false", "trainer.max_steps=1", *storage)
         assert code == 0, said
-        assert "4 damaged image(s) of train are left out" in said
-        assert "1 damaged image(s) of test are left out" in said
+        assert "skipping 4 damaged train image(s)" in said
+        assert "skipping 1 damaged test image(s)" in said
         for path in ("skipped_images.json", "results.json"):
             content = json.loads((photos.parent / "out" / "run" / path).read_text())
             listed = content.get("skipped_images", content)

@@ -140,7 +140,7 @@ def test_stale_locks_of_dead_processes_other_boots_and_ended_jobs_are_taken_over
             raise AssertionError
         assert json.loads(path.read_text()) == asdict(holder)
     leave(tmp_path / "torn", me).write_text("{")
-    with pytest.raises(RunFolderError, match="if none is left, delete"), locked(tmp_path / "torn"):
+    with pytest.raises(RunFolderError, match="if none is running, delete"), locked(tmp_path / "torn"):
         raise AssertionError
 
 

@@ -39,7 +39,7 @@ def test_out_of_memory_says_what_to_lower_and_keeps_the_checkpoint(tmp_path):
         text = said.read_text()
         where = "GPU memory" if kind == "CUDA" else "memory"
         assert f"train: out of {where} with trainer.batch_size=20, trainer.eval_batch_size=200 (" in text
-        assert "trainer.batch_size=10 with trainer.accumulate=2 keeps the size of an update" in text
+        assert "trainer.batch_size=10 with trainer.accumulate=2 keeps the effective batch size" in text
         assert "Traceback" not in text
     assert train(arguments("erm", broken), log) == 0, log.read_text()
     assert_same_run(run_folder(whole), run_folder(broken))

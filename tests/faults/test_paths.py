@@ -73,7 +73,7 @@ def test_a_link_in_the_output_folder_does_not_lead_out_of_it(tmp_path):
     outputs.mkdir()
     elsewhere.mkdir()
     (outputs / "erm-digits-0").symlink_to(elsewhere)
-    with pytest.raises(ConfigError, match=r"leads over a link out of .*; remove the link, or name that place"):
+    with pytest.raises(ConfigError, match=r"a symbolic link leads .* out of .*; remove the link, or name that place"):
         prepare_folder(outputs / "erm-digits-0" / "seed0", resume=True, output_dir=outputs)
     assert list(elsewhere.iterdir()) == []
     (tmp_path / "scratch").symlink_to(elsewhere)  # the output folder itself may be a link, as on clusters

@@ -1,4 +1,4 @@
-"""From a group of settings with a `_target_` to the object that it names. `_target_` is the only registry."""
+"""Build the object that a group of settings names with `_target_`, the only registry."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from robustlab.core.errors import ConfigError, UserError
 
 
 def build(node: Any, **runtime_arguments: Any) -> Any:
-    """Instantiate a `_target_` node (its `LABELS` are no arguments). Raises ConfigError for a bad value.
+    """Instantiate a `_target_` node, leaving out its `LABELS`, which are not arguments.
 
-    Errors that a constructor raises as ValueError or UserError reach the user as they are, without Hydra's wrapping.
+    Raises ConfigError for a bad value. A constructor's ValueError or UserError is unwrapped from Hydra's exception.
     """
     plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
     assert isinstance(plain, dict)
@@ -38,18 +38,18 @@ def build(node: Any, **runtime_arguments: Any) -> Any:
 
 
 def refuse_import_error(target: str) -> None:
-    """Raise ConfigError with what keeps a `_target_` from being imported, of which Hydra says only that it was kept."""
+    """Raise ConfigError with the reason why a `_target_` cannot be imported, which Hydra does not show."""
     try:
         import_target(target)
-    except Exception as error:  # whatever the code of a user's module raises
+    except Exception as error:  # anything that a user's module may raise
         raise ConfigError(f"_target_ {target}: cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def need(made: Any, kind: type | tuple[type, ...], key: str, target: str) -> Any:
-    """Return what a `_target_` made. Raises ConfigError where it is of another kind than its key needs."""
+    """Return the object that a `_target_` made. Raises ConfigError if its class does not fit its key."""
     if isinstance(made, kind):
         return made
     names = " or ".join(
         f"{one.__module__}.{one.__qualname__}" for one in (kind if isinstance(kind, tuple) else (kind,))
     )
-    raise ConfigError(f"{key}._target_: {target} made {type(made).__name__!r}; needed is an instance of {names}")
+    raise ConfigError(f"{key}._target_: {target} made {type(made).__name__!r}; expected an instance of {names}")

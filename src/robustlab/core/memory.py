@@ -1,4 +1,4 @@
-"""Keep freed memory inside the process on the CPU, so that every step does not ask the kernel for it again."""
+"""Keep freed memory inside the process on the CPU, so that steps need not request it from the kernel again."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc not to return freed memory to the kernel; return whether it could be told (not on other C libraries).
+    """Tell glibc not to return freed memory to the kernel; return whether that worked (not on other C libraries).
 
-    By default glibc maps each large tensor anew and the kernel zeroes its pages one fault at a time: for a small
-    convolutional network on 32x32 images that is a third of a CPU training step (`scripts/benchmark.py memory`). The
-    process keeps the memory of its largest step; results do not change.
+    By default glibc maps fresh memory for each large tensor and the kernel zeroes its pages one fault at a time: for a
+    small convolutional network on 32x32 images that is a third of a CPU training step (`scripts/benchmark.py memory`).
+    The process keeps the memory of its largest step; results do not change.
     """
     if not sys.platform.startswith("linux"):
         return False

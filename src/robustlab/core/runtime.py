@@ -1,4 +1,4 @@
-"""Where and how networks run: device, precision, memory format, threads and ranks."""
+"""Resolve where and how networks run: device, precision, memory format, threads and ranks."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 PEER_TIMEOUT = timedelta(minutes=10)
-"""How long processes of a run wait for one that hangs. One that ends is noticed by gloo at once."""
+"""How long the processes of a run wait for one that hangs. Gloo notices at once when a process ends."""
 
 
 def available_cpus(world: World) -> int:
-    """Return the CPUs this process may use: SLURM's allotment if there is one, else the affinity mask, shared."""
+    """Return the number of CPUs this process may use: SLURM's allocation, or else its share of the affinity mask."""
     granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     if world.cpus is not None:
         return min(granted, world.cpus)
@@ -36,10 +36,12 @@ def available_cpus(world: World) -> int:
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
-    """Return what `trainer.precision` means on a device: "fp32", "bf16" or "fp16".
+    """Return the precision to use on a device: "fp32", "bf16" or "fp16".
 
-    "auto" is bf16 on a GPU that computes in it, else fp32: where bf16 is emulated (older GPUs, CPUs), autocast is
-    slower than fp32, on a CPU about 3 times. Raises ConfigError for fp16 without a GPU.
+    "auto" means bf16 on GPUs with native support, else fp32: where bf16 is emulated (older GPUs, CPUs), autocast is
+    slower than fp32, on a CPU about 3 times.
+
+    Raises ConfigError for fp16 without a GPU.
     """
     on_gpu = device.type == "cuda"
     if wanted == "auto":
@@ -50,9 +52,9 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
 
 
 def wants_channels_last(trainer: Any) -> bool:
-    """Return what `trainer.channels_last` means.
+    """Return whether to use the channels-last memory format.
 
-    "auto" is yes everywhere: on a CPU, too, small convolutional networks are up to 1.5 times faster.
+    "auto" means yes everywhere: small convolutional networks are up to 1.5 times faster even on a CPU.
     """
     return trainer.channels_last == "auto" or bool(trainer.channels_last)
 
@@ -73,7 +75,8 @@ class Runtime:
     def from_config(cls, trainer: Any) -> Runtime:
         """Resolve `auto` values, join the other processes of the run (`World`), and set threads and determinism.
 
-        Raises ConfigError for what this machine cannot do, PeerError where the other processes cannot be reached.
+        Raises ConfigError for settings that this machine does not support, PeerError if other processes cannot be
+        reached.
         """
         world = World.from_environment()
         name = trainer.device
@@ -88,12 +91,12 @@ class Runtime:
         else:
             keep_freed_memory()
         if trainer.sync_batchnorm and world.size > 1 and not on_gpu:
-            raise ConfigError("trainer.sync_batchnorm=true needs GPUs; on CPUs each process has statistics of its own")
+            raise ConfigError("trainer.sync_batchnorm=true needs GPUs; on CPUs each process keeps its own statistics")
         if world.size > 1 and not dist.is_initialized():
             _join(world, device)
         cores = os.cpu_count() or 1
         if trainer.threads is not None and trainer.threads > cores:
-            raise ConfigError(f"trainer.threads={trainer.threads}: this machine has {cores} cores; null takes them all")
+            raise ConfigError(f"trainer.threads={trainer.threads}: this machine has {cores} cores; null uses them all")
         torch.set_num_threads(trainer.threads or available_cpus(world))
         _set_determinism(trainer.deterministic, on_gpu)
         precision = resolve_precision(trainer.precision, device)
@@ -113,20 +116,20 @@ class Runtime:
         return self.rank == 0
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context in which forward passes run; losses belong in it too, in float32."""
+        """Return the context for forward passes and losses; losses are computed in float32."""
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=_AMP_DTYPES[self.precision])
 
     def place(self, network: nn.Module) -> nn.Module:
-        """Move a network to the device in the chosen memory format; convert its BatchNorm if ranks share statistics."""
+        """Move a network to the device in the chosen memory format; convert BatchNorm if ranks share statistics."""
         if self.sync_batchnorm and self.world_size > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         network = network.to(self.device)
         return network.to(memory_format=torch.channels_last) if self.channels_last else network  # type: ignore[call-overload]
 
     def mean_over_ranks(self, values: Tensor) -> Tensor:
-        """Return the mean of a tensor over all ranks (the tensor itself with one)."""
+        """Return the mean of a tensor over all ranks (the tensor itself if there is only one)."""
         if self.world_size > 1:
             values = values.clone()
             dist.all_reduce(values)
@@ -134,7 +137,7 @@ class Runtime:
         return values
 
     def any_rank(self, flag: bool) -> bool:
-        """Return whether the flag is set on any rank; every rank must ask at the same step."""
+        """Return whether the flag is set on any rank. Collective: every rank must call it at the same step."""
         if self.world_size == 1:
             return flag
         value = torch.tensor(float(flag), device=self.device)
@@ -143,14 +146,14 @@ class Runtime:
 
     @contextlib.contextmanager
     def watching_peers(self) -> Iterator[None]:
-        """Turn the error that a collective raises when another process is gone, or hangs, into PeerError."""
+        """Turn the error of a collective whose peer has died or hangs into PeerError."""
         try:
             yield
         except RuntimeError as error:
             if self.world_size > 1 and (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
                 raise PeerError(
-                    f"process {self.rank} of {self.world_size} lost another one of this run, whose own message says "
-                    "why; mend that and run the command again: it goes on from the last checkpoint"
+                    f"process {self.rank} of {self.world_size} lost another process of this run, whose own message "
+                    "says why; fix that and run the command again: it resumes from the last checkpoint"
                 ) from error
             raise
 
@@ -169,14 +172,16 @@ class Runtime:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], world_size: int) -> None:
-    """Replace each gradient by its mean over ranks, in one all-reduce per dtype. Ranks must have the same gradients.
+    """Replace each gradient by its mean over ranks, with one all-reduce per dtype.
 
-    Own code rather than DistributedDataParallel: methods here run several forwards before one backward, alternate
-    between networks and remove channels during training, all of which DDP's hooks and buckets stand in the way of.
+    This replaces DistributedDataParallel: methods run several forwards before one backward, alternate between networks
+    and remove channels during training, all of which conflicts with DDP's hooks and buckets.
+
+    - parameters: the same ones must have a gradient on every rank.
     """
     groups: dict[torch.dtype, list[Tensor]] = {}
     for parameter in parameters:
-        if parameter.grad is not None:  # None on every rank where a step does not use the parameter
+        if parameter.grad is not None:  # None on every rank if no step used the parameter
             groups.setdefault(parameter.grad.dtype, []).append(parameter.grad)
     for gradients in groups.values():
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -188,9 +193,9 @@ def average_gradients(parameters: Iterable[nn.Parameter], world_size: int) -> No
 
 @torch.no_grad()
 def average_statistics(networks: Iterable[nn.Module], *, runtime: Runtime) -> None:
-    """Replace the running means and variances of BatchNorm by their means over ranks.
+    """Replace BatchNorm's running means and variances by their means over ranks.
 
-    Each rank's own come from its share of the batches. Afterwards all ranks have one network.
+    Each rank collects statistics of its own share of the batches; afterwards all ranks hold the same network.
     """
     if runtime.world_size == 1:
         return
@@ -204,11 +209,11 @@ def average_statistics(networks: Iterable[nn.Module], *, runtime: Runtime) -> No
 
 
 def _local_gpu(world: World) -> int:
-    """Return the number of this process's GPU among those it sees, which may be its own alone."""
+    """Return the index of this process's GPU among the visible ones, of which there may be only one."""
     visible = torch.cuda.device_count()
     if 1 < visible < world.local_size:
         raise ConfigError(
-            f"{world.local_size} processes on this node, and {visible} GPUs; start as many processes as there are GPUs"
+            f"{world.local_size} processes on this node, but {visible} GPUs; start as many processes as there are GPUs"
         )
     return 0 if visible == 1 else world.local_rank
 

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: they only set a flag, which the loop tests between steps."""
+"""Handle signals that ask a run to stop: they only set a flag, which the loop tests between steps."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from types import FrameType, TracebackType
 from robustlab.core.stop_signals import STOP_SIGNALS, hold_back
 
 _ONE_KEYSTROKE = 0.5
-"""Seconds within which a SIGINT after another is an echo: wrappers of a command pass on what the terminal sent, too."""
+"""Seconds within which a second SIGINT is an echo: wrappers forward a signal that the terminal also sends directly."""
 
 
-class StoppedEarly(BaseException):  # no Exception: what is half done is given up, whatever handles errors on the way
-    """A signal came while there was nothing yet to save."""
+class StoppedEarly(BaseException):  # not an Exception, so that no error handler on the way swallows it
+    """A signal arrived while there was nothing to save yet."""
 
 
 class StopFlag:
-    """Context manager that installs the handlers and restores the old ones. `name` is the signal received, or None.
+    """Context manager that installs signal handlers and restores the old ones. `name`: the signal received, or None.
 
-    Signals that were held back before (`hold_back`) are taken now. A second SIGINT (Ctrl-C twice) raises
-    KeyboardInterrupt at once, and once; repeated others change nothing, since batch systems send several in a row.
-    After a signal, all are held back when the context is left: the process is about to say that it was stopped and
-    exit, which a straggler must not turn into death by signal.
+    Signals held back earlier (`hold_back`) are handled now. A second SIGINT (Ctrl-C twice) raises KeyboardInterrupt
+    immediately, but only once; repeating other signals has no effect, since batch systems send several in a row. If a
+    signal arrived, all are held back on leaving the context: the process is about to report that it was stopped and
+    exit, and a late signal must not kill it first.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class StopFlag:
         self._previous: dict[signal.Signals, object] = {}
 
     def __bool__(self) -> bool:
-        """Whether a stop was asked for."""
+        """Whether a stop was requested."""
         return self.name is not None
 
     def __enter__(self) -> StopFlag:
@@ -50,13 +50,13 @@ class StopFlag:
         """Restore the previous handlers."""
         if self.name is not None:
             hold_back()
-            signal.raise_signal(signal.Signals[self.name])  # waits for the next flag, where another run would follow
+            signal.raise_signal(signal.Signals[self.name])  # pending until the next run, if there is one
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Raise StoppedEarly in the block as soon as there is a signal: preparing data may take long."""
+        """Raise StoppedEarly inside the block as soon as a signal arrives: preparing data may take long."""
         self._at_once = True
         try:
             if self:

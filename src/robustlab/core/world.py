@@ -1,4 +1,4 @@
-"""Which of several processes of a run this one is: told by torchrun, or by SLURM to the tasks of `srun`."""
+"""Find out which process of a run this one is, from the variables set by torchrun or by SLURM's `srun`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from robustlab.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class World:
-    """The place of this process: `rank` of `size` in all, `local_rank` of `local_size` on its node.
+    """The position of this process: `rank` of `size` overall, `local_rank` of `local_size` on its node.
 
-    cpus: how many CPUs SLURM gives to each of the node's processes; None where they share what the node has.
+    - cpus: CPUs that SLURM gives each process of the node; None if the processes share the node's CPUs.
     """
 
     rank: int = 0
@@ -25,10 +25,12 @@ class World:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> World:
-        """Read what torchrun sets (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE), else what srun does.
+        """Read the variables of torchrun (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE), or else those of srun.
 
-        The tasks of a step of SLURM form one run only where MASTER_ADDR and MASTER_PORT say where they meet: without,
-        each is a run of its own, as for several runs packed into one job. Raises ConfigError for half of it.
+        The tasks of a SLURM step form one run only if MASTER_ADDR and MASTER_PORT are set; otherwise each task is a
+        separate run, as when several runs are packed into one job.
+
+        Raises ConfigError if only one of the two is set.
         """
         values = os.environ if environment is None else environment
         if "WORLD_SIZE" in values:
@@ -43,7 +45,7 @@ class World:
         if tasks == 1 or "MASTER_ADDR" not in values:
             return cls()
         if "MASTER_PORT" not in values:
-            raise ConfigError("MASTER_ADDR is set for a run of several tasks, and MASTER_PORT is not; export both")
+            raise ConfigError("MASTER_ADDR is set for a run of several tasks, but MASTER_PORT is not; export both")
         per_node = _tasks_per_node(values.get("SLURM_STEP_TASKS_PER_NODE", str(tasks)))
         cpus = _number(values, "SLURM_CPUS_PER_TASK", 0)
         return cls(
@@ -66,8 +68,8 @@ def _number(values: Mapping[str, str], name: str, default: int | None = None) ->
         return default
     if text is None or not re.fullmatch(r"\d+", text):
         raise ConfigError(
-            f"the environment says {name}={text or ''}, which is no number: processes of one run are started by "
-            "torchrun or srun, which set it"
+            f"environment variable {name}={text or ''} is not a number; start the processes of a run with torchrun or "
+            "srun, which set it"
         )
     return int(text)
 
@@ -78,6 +80,6 @@ def _tasks_per_node(text: str) -> list[int]:
     for part in text.split(","):
         found = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
         if found is None:
-            raise ConfigError(f"the environment says SLURM_STEP_TASKS_PER_NODE={text}, which nobody can read")
+            raise ConfigError(f"environment variable SLURM_STEP_TASKS_PER_NODE={text} cannot be parsed")
         counts += [int(found[1])] * int(found[2] or 1)
     return counts

@@ -1,4 +1,4 @@
-"""`Data` from a checked configuration: the source, its noise, its views, and frozen features in place of images."""
+"""Build `Data` from a checked configuration: source, noise, views, and optionally frozen features instead of images."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def build_data(cfg: DictConfig, runtime: Runtime) -> Data:
     source: DataSource = need(build(dataset.source), DataSource, "dataset.source", dataset.source._target_)
     source.on_error = dataset.get("on_error", "raise")
     if source.on_error == "skip" and not source.can_skip:
-        raise ConfigError(f"dataset.on_error=skip: {dataset.name} has no image files to leave out; use raise")
+        raise ConfigError(f"dataset.on_error=skip: {dataset.name} has no image files to skip; use raise")
     if cfg.paths.stage is not None and dataset.storage == "resident" and runtime.is_main:
-        say("paths.stage: nothing is copied, since dataset.storage=resident reads every file once")
+        say("paths.stage: not used, since dataset.storage=resident reads every file only once")
     return Data(
         source,
         seed=cfg.seed,
@@ -62,7 +62,7 @@ def build_data(cfg: DictConfig, runtime: Runtime) -> Data:
 
 
 def _frozen(cfg: DictConfig, runtime: Runtime, task: TaskSpec) -> FrozenFeatures:
-    """Return the configured model as a frozen network; weights that come from no file are a function of its seed."""
+    """Return features of the frozen configured model; without a weights file its weights depend on the seed only."""
     settings = cfg.features
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold(settings.seed, "init", "frozen features"))

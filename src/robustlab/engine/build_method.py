@@ -1,4 +1,4 @@
-"""A method from a checked configuration, ready to train: made, checked against the data, and given its learners."""
+"""Build a method from a checked configuration, check it against the data, and let it make its learners."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from robustlab.engine.new_learner import NewLearner
 
 
 def make_method(cfg: DictConfig, *, processes: int) -> Method:
-    """Create the method from its own settings. Raises ConfigError for a bad value, or too many processes."""
+    """Create the method from its settings. Raises ConfigError for a bad value or too many processes."""
     method: Method = need(build(cfg.method), Method, "method", cfg.method._target_)
     if method.single_process is not None and processes > 1:
         raise ConfigError(
-            f"method={cfg.method.name} runs in one process, not in {processes}: {method.single_process}; "
+            f"method={cfg.method.name} supports one process, not {processes}: {method.single_process}; "
             "start it without torchrun, or with one task"
         )
     return method
 
 
 def check_provided(method: Method, cfg: DictConfig, provided: frozenset[str]) -> None:
-    """Raise ConfigError where the data does not provide what the method requires."""
+    """Raise ConfigError if the data does not provide what the method requires."""
     missing = method.requires - provided
     if missing:
         raise ConfigError(
@@ -35,7 +35,7 @@ def check_provided(method: Method, cfg: DictConfig, provided: frozenset[str]) ->
 
 
 def build_method(cfg: DictConfig, data: Data, runtime: Runtime) -> Method:
-    """Create the method, check that the data provides what it requires, and let it make its learners."""
+    """Create the method, check that the data provides what it requires, and build its learners."""
     method = make_method(cfg, processes=runtime.world_size)
     check_provided(method, cfg, data.provides)
     method.build(

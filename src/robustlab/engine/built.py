@@ -1,4 +1,4 @@
-"""What a run is started with and made of, before any file of it is written."""
+"""Build the parts of a run before writing any of its files."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ from robustlab.tracking.noise_line import noise_line
 
 @dataclass(frozen=True)
 class Around:
-    """What a run is started with beside its own settings.
+    """The circumstances of a run's start, apart from its settings.
 
-    group: the sweep it is a point of. beside: the configuration that `compare` names, which is to run next on the same
-    data and is checked before this one's first step. is_checked: `check_parts` has looked at this run.
+    - group: the sweep that it is a point of.
+    - beside: configuration of the baseline (`compare`), which runs next on the same data and is checked before this
+      run's first step.
+    - is_checked: whether `check_parts` has already accepted this run.
     """
 
     runtime: Runtime
@@ -40,7 +42,7 @@ class Around:
 
 @dataclass(frozen=True)
 class Built:
-    """What a run is made of."""
+    """The parts of a run."""
 
     data: Data
     method: Method
@@ -49,7 +51,7 @@ class Built:
 
 
 def build_run(cfg: DictConfig, around: Around) -> Built:
-    """Read the data and build the method, after all that can be checked without data; nothing is written."""
+    """Read the data and build the method, after every check that needs no data; write nothing."""
     runtime = around.runtime
     if not around.is_checked:
         check_parts(cfg)

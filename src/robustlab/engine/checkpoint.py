@@ -1,4 +1,4 @@
-"""Checkpoints: plain types only, written whole or not at all, checked when read."""
+"""Save and load checkpoints: plain types only, written atomically, verified when read."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from robustlab.core.files import (
 from robustlab.core.tensor_files import DamagedError, read_tensors, write_atomically
 
 SCHEMA_VERSION = 2
-"""Raised with every change of what a checkpoint holds: 2 came with the settings and the circumstances of the run."""
+"""Incremented with every change to the contents of checkpoints: 2 added the settings and circumstances of the run."""
 
 
 class Checkpoints:
     """The checkpoints of one run: `last.pt`, the one before it, and weights chosen by selection rules.
 
-    At every moment of a save, the newest whole file of next.pt, last.pt and previous.pt is the old or the new state.
+    At any moment during a save, the newest intact file among next.pt, last.pt and previous.pt is the old or new state.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,7 @@ class Checkpoints:
         self.last, self.previous, self._next = folder / "last.pt", folder / "previous.pt", folder / "next.pt"
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write `last.pt`; the former one becomes `previous.pt` only once the new one is whole on disk."""
+        """Write `last.pt`; the old one becomes `previous.pt` only once the new one is completely on disk."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._next, {"schema": SCHEMA_VERSION, **state})
         if self.last.exists():
@@ -46,14 +46,14 @@ class Checkpoints:
         patiently(lambda: sync_folder(self.folder))
 
     def save_weights(self, rule: str, state: Mapping[str, Any]) -> None:
-        """Write `best_<rule>.pt` (or the like): weights of all learners, for inference."""
+        """Write `<rule>.pt`: weights of all learners, for inference."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / f"{rule}.pt", state)
 
     def check_space(self, size: int) -> None:
-        """Raise RunFolderError unless there is room for last.pt, previous.pt and the one being written, `size` each.
+        """Raise RunFolderError unless the disk has room for last.pt, previous.pt and the one being written.
 
-        What lies there already counts.
+        - size: bytes per checkpoint. Checkpoints already there count as available room.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = sum(path.stat().st_size for path in (self.last, self.previous) if path.is_file())
@@ -66,10 +66,12 @@ class Checkpoints:
             )
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the newest whole checkpoint (None if none was ever written) and warnings about damaged ones.
+        """Return the newest intact checkpoint (None if none was ever written) and warnings about damaged ones.
 
-        Damaged files are moved aside as `*.damaged`. Raises RunFolderError if checkpoints exist but none is whole:
-        starting over silently would lose the run; ConfigError for one of another version.
+        Damaged files are renamed to `*.damaged`.
+
+        Raises RunFolderError if checkpoints exist but none is intact, since starting over silently would lose the run,
+        and ConfigError for a checkpoint of another version.
         """
         if not self.folder.is_dir():
             return None, []
@@ -84,11 +86,11 @@ class Checkpoints:
                 aside = _free_name(path.with_suffix(".damaged"))
                 rename(path, aside)
                 reasons.append(str(error))
-                warnings.append(f"{error}; moved aside as {aside.name}, going back to the checkpoint before it")
-        damaged = sorted(path.name for path in self.folder.glob("*.damaged*"))  # of an earlier start, too
+                warnings.append(f"{error}; renamed to {aside.name}, falling back to the previous checkpoint")
+        damaged = sorted(path.name for path in self.folder.glob("*.damaged*"))  # including those of earlier starts
         if damaged:
             raise RunFolderError(
-                f"no checkpoint in {self.folder} is whole (damaged: {', '.join(damaged)}); "
+                f"no intact checkpoint in {self.folder} (damaged: {', '.join(damaged)}); "
                 "restore one, or start over with resume=false" + "".join(f"\n  {reason}" for reason in reasons)
             )
         return None, warnings
@@ -99,17 +101,17 @@ def read_checked(path: Path) -> dict[str, Any]:
     state = read_tensors(path)
     version = state.get("schema") if isinstance(state, dict) else None
     if version is None:
-        raise DamagedError(f"{path} is no checkpoint of robustlab")
+        raise DamagedError(f"{path} is not a robustlab checkpoint")
     if version != SCHEMA_VERSION:
         raise ConfigError(
-            f"checkpoint {path} has schema {version}, this version of robustlab reads {SCHEMA_VERSION}; go on with the "
-            "version that wrote it (record.json beside it names the commit), or start over with resume=false"
+            f"checkpoint {path} has schema {version}, but this version of robustlab reads {SCHEMA_VERSION}; continue "
+            "with the version that wrote it (its record.json names the commit), or start over with resume=false"
         )
     return state
 
 
 def _free_name(path: Path) -> Path:
-    """Return `path`, or with the first number after it that is not taken."""
+    """Return `path`, with the first free number appended if it is taken."""
     number = 1
     while path.exists():
         number += 1
@@ -118,7 +120,7 @@ def _free_name(path: Path) -> Path:
 
 
 def seed_global_streams(seed: int) -> None:
-    """Make the global random streams a function of the run's seed, whatever ran in this process before."""
+    """Make the global random streams a function of the run's seed, regardless of what ran in this process before."""
     key = rng.fold(seed, "global streams")
     random.seed(key)
     np.random.seed(key % 2**32)
@@ -126,9 +128,9 @@ def seed_global_streams(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the global random states (models with dropout use them; data and methods do not)."""
+    """Return the global random states, used by models with dropout but not by data and methods."""
     _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    keys = np.asarray(keys, dtype=np.int64)  # torch's safe loader knows no uint32
+    keys = np.asarray(keys, dtype=np.int64)  # torch's safe loader does not support uint32
     return {
         "python": random.getstate(),
         "numpy": {
@@ -141,7 +143,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Take back what `rng_state` gave."""
+    """Restore the states that `rng_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     position, has_gauss, cached = state["numpy"]["rest"]

@@ -1,4 +1,4 @@
-"""What a run folder says about its run: settings, command line, versions, hardware, and the labels it trains on."""
+"""Describe a run in its folder: settings, command line, versions, hardware, and the labels it trains on."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ def describe(
     identity: Mapping[str, Any],
     warnings: Sequence[str],
 ) -> None:
-    """Write config.yaml, overrides.yaml, task.json, record.json, labels.npz, and of data in files files.tsv.gz.
+    """Write config.yaml, overrides.yaml, task.json, record.json, labels.npz and, for data in files, files.tsv.gz.
 
-    config: of `plain`. identity: of `run_identity`. warnings: what this start warned of, for the record. Raises
-    RunFolderError, and DataError where a run that goes on would train on other files or labels than those it began
-    with.
+    - config: the configuration as returned by `plain`.
+    - identity: as returned by `run_identity`.
+    - warnings: warnings of this start, for the record.
+
+    Raises RunFolderError, and DataError if a resumed run would train on other files or labels than before.
     """
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
-    write_json(folder / "task.json", asdict(data.task))  # what a network must be told to be built again
+    write_json(folder / "task.json", asdict(data.task))  # needed to rebuild the network
     record = folder / "record.json"  # one entry per start: a requeued job may run on another machine or commit
-    mend = "delete it to go on without the record of earlier starts"
-    starts = read_json(record, needed=("starts",), mend=mend)["starts"] if record.exists() else []
+    fix = "delete it to continue without the record of earlier starts"
+    starts = read_json(record, needed=("starts",), fix=fix)["starts"] if record.exists() else []
     this = reproducibility_record(config=config, overrides=overrides) | {"warnings": list(warnings)}
     write_json(record, {IDENTITY_KEY: dict(identity), "starts": [*starts, this]})
     files, found = folder / "files.tsv.gz", data.manifest()
@@ -49,7 +51,7 @@ def describe(
     if data.skipped:
         write_json(folder / "skipped_images.json", data.skipped)
         for split, skipped in data.skipped.items():
-            warn(f"{len(skipped)} damaged image(s) of {split} are left out, listed in {folder / 'skipped_images.json'}")
+            warn(f"skipping {len(skipped)} damaged {split} image(s), listed in {folder / 'skipped_images.json'}")
     labels = folder / "labels.npz"
     if labels.exists():
         data.check_saved_labels(labels)

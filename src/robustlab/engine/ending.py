@@ -1,4 +1,4 @@
-"""How a run's last start ended: `exit.json` in its folder, for those who come later. Imports no torch."""
+"""Record in `exit.json` how a run's last start ended, for later commands to read. Does not import torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from robustlab.engine.lock import ENDING_FILE, Holder, last_holder
 
 @dataclass(frozen=True)
 class Ending:
-    """process: who held the folder's lock, in words. error: an exception's class, or a signal. traceback: of a bug."""
+    """How a run's last start ended.
+
+    - process: description of the process that held the folder's lock.
+    - error: class of the exception, or name of the signal.
+    - traceback: present if the error was a bug.
+    """
 
     process: str
     exit_code: int
@@ -30,7 +35,7 @@ class Ending:
 
 
 def read_ending(folder: Path) -> Ending | None:
-    """Return how the last process that held a folder's lock ended; None if it left no word: it was killed, or runs."""
+    """Return how the last process that held a folder's lock ended; None if it was killed or is still running."""
     try:
         return Ending(**json.loads((folder / ENDING_FILE).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -39,7 +44,7 @@ def read_ending(folder: Path) -> Ending | None:
 
 @contextlib.contextmanager
 def errors_recorded(folder: Path) -> Iterator[None]:
-    """Write down an error that ends the run of `folder`, and let it go on its way."""
+    """Record an error that ends the run in `folder`, and re-raise it."""
     try:
         yield
     except KeyboardInterrupt:
@@ -55,7 +60,7 @@ def errors_recorded(folder: Path) -> Iterator[None]:
 
 
 def record_ending(folder: Path, exit_code: int, error: str, message: str, *, trace: str | None = None) -> None:
-    """Write `exit.json`, if this process was the last one to hold the folder's lock and is the first of its run."""
+    """Write `exit.json`, if this process was the last to hold the folder's lock and is rank 0 of its run."""
     me = str(Holder.this_process())
     if last_holder(folder) != me or not World.from_environment().is_main:
         return

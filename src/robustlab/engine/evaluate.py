@@ -1,4 +1,4 @@
-"""Evaluation of a method: overall on a named split, and by class, group and inferred group where those are known."""
+"""Evaluate a method on a split: overall, and per class, group and inferred group where those are known."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torchmetrics import MeanMetric, MetricCollection
 
 TOP5_CLASSES = 20
-"""From this many classes on, results are reported with the accuracy of the five likeliest classes beside top-1."""
+"""With at least this many classes, top-5 accuracy is reported next to top-1."""
 
 
 def _metrics(num_classes: int, device: torch.device) -> MetricCollection:
@@ -35,21 +35,25 @@ def _metrics(num_classes: int, device: torch.device) -> MetricCollection:
 
 
 class Outcomes:
-    """Which samples of a split `predict` got right; tensors stay on the device until `gathered`."""
+    """Collects which samples of a split were predicted correctly; tensors stay on the device until `gathered`."""
 
     def __init__(self) -> None:
         self._index: list[Tensor] = []
         self._correct: list[Tensor] = []
 
     def add(self, index: Tensor, correct: Tensor) -> None:
-        """Take one batch. index: int64 [B], stable indices. correct: bool [B]."""
+        """Add one batch.
+
+        - index: (B,) int64, stable sample indices.
+        - correct: (B,) bool.
+        """
         self._index.append(index)
         self._correct.append(correct)
 
     def gathered(self, runtime: Runtime) -> Tensor:
-        """Return float64 [n] on the CPU, in the order of the index: 0 or 1, or the mean over ranks that differ.
+        """Return (n,) float64 on the CPU, sorted by index: 0 or 1, or the mean over ranks that disagree.
 
-        Each rank may have evaluated all samples or its share; all ranks must ask.
+        Each rank may have evaluated all samples or its share. Collective: all ranks must call it.
         """
         own = torch.cat(self._index).cpu(), torch.cat(self._correct).cpu()
         index, correct = (torch.cat(parts) for parts in zip(*runtime.gather(own), strict=True))
@@ -61,11 +65,11 @@ class Outcomes:
 def evaluate_splits(
     method: Method, data: Data, *, batch_size: int, runtime: Runtime, by_class: bool = False
 ) -> dict[str, float]:
-    """Return the metrics of all splits that the data set wants evaluated, and what it derives from them.
+    """Return the metrics of all splits that the data set wants evaluated, and the metrics that it derives from them.
 
-    Beside what `evaluate` returns: where attributes are known, the accuracies of groups and classes and their
-    summaries; where the method has surrogate groups, `<split>/inferred_worst`; in both cases and `by_class`,
-    `<split>/worst_class` and `<split>/balanced_accuracy`. Each rank evaluates its share of the samples.
+    In addition to the metrics of `evaluate`: accuracies of groups and classes and their summaries if attributes are
+    known; `<split>/inferred_worst` if the method has surrogate groups; `<split>/worst_class` and
+    `<split>/balanced_accuracy` in both cases and with `by_class`. Each rank evaluates its share of the samples.
     """
     measured: dict[str, float] = {}
     for split in data.evaluation_splits:
@@ -130,12 +134,14 @@ def _named(kind: str, names: Sequence[str], found: groups.GroupAccuracies) -> di
 def evaluate(
     method: Method, loader: Loader, split: str, *, runtime: Runtime, outcomes: Outcomes | None = None
 ) -> dict[str, float]:
-    """Return `<split>/accuracy`, `<split>/loss` and, for each named prediction, `<split>/<name>/accuracy` and loss.
+    """Return `<split>/accuracy` and `<split>/loss`, and the same below `<split>/<name>/` for each named prediction.
 
-    Accuracies are fractions in [0, 1]; losses are mean cross-entropies in nats. `loader` may hold this rank's share of
-    the split: torchmetrics sums over ranks. outcomes: takes which samples the prediction named "" got right.
+    Accuracies are fractions in [0, 1]; losses are mean cross-entropies in nats.
+
+    - loader: the split, or this rank's share of it: torchmetrics sums over ranks.
+    - outcomes: collects which samples the prediction named "" gets right.
     """
-    from torchmetrics import MeanMetric  # imports torchvision and more: not before the first step
+    from torchmetrics import MeanMetric  # imports torchvision and more, so not before the first step
 
     num_classes = method.context.task.num_classes
     metrics: dict[str, MetricCollection] = {}

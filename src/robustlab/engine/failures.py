@@ -1,4 +1,4 @@
-"""What fails around a run, though neither it nor its settings are wrong: memory and disks."""
+"""Turn failures of the environment, such as full memory or disks, into errors that say what to do."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from robustlab.core.files import FULL, free_bytes, size_in_words
 
 @contextlib.contextmanager
 def explained(cfg: DictConfig, folder: Path) -> Iterator[None]:
-    """Turn the errors of a full memory into ResourceError, those of a full disk into RunFolderError."""
+    """Turn out-of-memory errors into ResourceError and disk-full errors into RunFolderError."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(cfg, error) from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # torch on the CPU has no class of its own for it
+        if "can't allocate memory" not in str(error):  # torch has no error class for this on the CPU
             raise
         raise _out_of_memory(cfg, error) from error
     except OSError as error:
@@ -31,7 +31,7 @@ def explained(cfg: DictConfig, folder: Path) -> Iterator[None]:
         where = error.filename or folder
         raise RunFolderError(
             f"{where} cannot be written ({error.strerror}; {size_in_words(free_bytes(folder))} free in {folder}). Free "
-            "disk space or quota and run the same command again"
+            "up disk space or quota and run the same command again"
         ) from error
 
 
@@ -42,6 +42,6 @@ def _out_of_memory(cfg: DictConfig, error: BaseException) -> ResourceError:
     return ResourceError(
         f"out of {where} with trainer.batch_size={trainer.batch_size}, trainer.eval_batch_size="
         f"{trainer.eval_batch_size} ({said}). Lower them (trainer.batch_size={max(1, trainer.batch_size // 2)} with "
-        f"trainer.accumulate={2 * trainer.accumulate} keeps the size of an update), set dataset.storage=streaming if "
-        "the data does not fit, or ask for more memory; checkpoints so far are intact"
+        f"trainer.accumulate={2 * trainer.accumulate} keeps the effective batch size), set dataset.storage=streaming "
+        "if the data does not fit, or request more memory; existing checkpoints are intact"
     )

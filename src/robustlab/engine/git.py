@@ -1,4 +1,4 @@
-"""The commit and the changes that the running code consists of."""
+"""Find the commit and the uncommitted changes of the running code."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 SNAPSHOT_FILE = "code.json"
-"""Beside `src/` in a snapshot: the state of the checkout it was taken from."""
+"""File next to `src/` in a snapshot: the state of the checkout it was copied from."""
 
 LARGEST_UNTRACKED = 1 << 20
 """Untracked files above this size enter the hash of the changes by name and size only."""
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Return {"git_sha", "dirty", "diff_sha256"} of the checkout that `folder` belongs to; all null outside of one.
+    """Return {"git_sha", "dirty", "diff_sha256"} of the checkout that `folder` belongs to; all null outside a checkout.
 
-    `diff_sha256` hashes the changes since the commit, and the untracked files that git does not ignore; null if clean.
-    A package installed into an environment that lies inside somebody's checkout is not part of it. A snapshot that a
-    sweep runs has the state of the checkout that it was copied from.
+    `diff_sha256` hashes the changes since the commit and the untracked files that git does not ignore; null if clean.
+    A package installed into an environment inside somebody's checkout does not belong to it. A sweep's code snapshot
+    reports the state of the checkout it was copied from.
     """
     unknown = {"git_sha": None, "dirty": None, "diff_sha256": None}
     note = folder.parents[1] / SNAPSHOT_FILE
@@ -68,14 +68,15 @@ def _content(path: Path) -> bytes:
     try:
         size = path.lstat().st_size
         return path.read_bytes() if size <= LARGEST_UNTRACKED else str(size).encode()
-    except OSError:  # vanished, unreadable or a folder of its own: its name still counts
+    except OSError:  # vanished, unreadable or a nested repository: its name still counts
         return b""
 
 
 def uncommitted(folder: Path, *parts: str) -> list[str] | None:
-    """Return the changed and untracked files below `parts` (paths from the top of the checkout that `folder` is in).
+    """Return the changed and untracked files below `parts`; None outside a checkout.
 
-    None outside of a checkout.
+    - folder: any folder in the checkout.
+    - parts: paths relative to the top of the checkout.
     """
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None or _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:

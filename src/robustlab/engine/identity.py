@@ -1,4 +1,4 @@
-"""What a run is, kept in its checkpoints and its record, and what may differ when it goes on."""
+"""Define a run's identity, stored in checkpoints and record, and what may differ when the run is resumed."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from robustlab.core.runtime import Runtime
 
 _OPTIMIZER = "optimizer._target_"
 _MUST_STAY = ("torch", "precision", "processes")
-"""Circumstances under which a run must go on unless `resume=force` says otherwise. The others change last bits only."""
+"""Circumstances that must not change on resume, unless `resume=force`. The others only affect the last bits."""
 
 
 def run_identity(cfg: DictConfig, runtime: Runtime) -> dict[str, Any]:
-    """Return plain types: run_name, seed, settings as `key.in.dots` -> value, contents, circumstances of this start."""
+    """Return plain types: run_name, seed, settings (dotted key -> value), contents, circumstances of this start."""
     return {
         "run_name": run_name(cfg),
         "seed": cfg.seed,
@@ -49,23 +49,25 @@ def run_identity(cfg: DictConfig, runtime: Runtime) -> dict[str, Any]:
 
 
 def check_resumable(saved: Mapping[str, Any], now: Mapping[str, Any], *, folder: Path, force: bool) -> list[str]:
-    """Return what a run goes on differently from how it was saved, in words, to be shown and recorded.
+    """Return messages about the differences between a run as saved and as resumed, to be shown and recorded.
 
-    saved, now: of `run_identity`. Raises ConfigError listing the differences where they make it another run; with
-    `force` they are returned, too.
+    - saved, now: as returned by `run_identity`.
+    - force: also return differences that would otherwise be refused.
+
+    Raises ConfigError that lists the differences if they make it a different run.
     """
     others = compared(saved["circumstances"], now["circumstances"])
     refused = {**_changed(saved, now), **{name: text for name, text in others.items() if name in _MUST_STAY}}
     if force and saved["settings"].get(_OPTIMIZER) != now["settings"].get(_OPTIMIZER):
         raise ConfigError(
-            f"{folder}: resume=force cannot hand the state of one optimizer to another ({refused[_OPTIMIZER]}); start "
-            "anew with resume=false, or in another folder"
+            f"{folder}: resume=force cannot transfer state between optimizers ({refused[_OPTIMIZER]}); start over with "
+            "resume=false, or in another folder"
         )
     if refused and not force:
         raise ConfigError(
-            f"{folder} holds a run that was saved with other settings or circumstances:{listed(refused)}"
-            "\nStart it as before, choose another folder with paths.run_dir=..., start anew with resume=false, or go "
-            "on all the same with resume=force: the result is then not that of one uninterrupted run"
+            f"{folder} holds a run saved with different settings or circumstances:{listed(refused)}"
+            "\nStart it as before, choose another folder with paths.run_dir=..., start over with resume=false, or "
+            "continue anyway with resume=force: the result then differs from an uninterrupted run's"
         )
     forced = [f"resume=force: {text}" for text in refused.values()]
     return forced + [
@@ -74,10 +76,13 @@ def check_resumable(saved: Mapping[str, Any], now: Mapping[str, Any], *, folder:
 
 
 def history(saved: Mapping[str, Any], now: Mapping[str, Any], cfg: DictConfig) -> dict[str, list[Any]]:
-    """Return `extended_from` and `forced` of a run that goes on from a checkpoint, those of earlier starts included.
+    """Return `extended_from` and `forced` of a run resumed from a checkpoint, including those of earlier starts.
 
-    saved: the identity in the checkpoint; now: that of `cfg`. extended_from: the numbers of epochs that the run was
-    planned for before, where more epochs were all that changed; forced: other changes, in words.
+    `extended_from` holds the previously planned numbers of epochs, if only those have grown; `forced` describes other
+    changes.
+
+    - saved: identity in the checkpoint.
+    - now: identity of `cfg`.
     """
     past = {key: list(saved.get(key, [])) for key in HISTORY}
     changed = _changed(saved, now)
@@ -89,12 +94,12 @@ def history(saved: Mapping[str, Any], now: Mapping[str, Any], cfg: DictConfig) -
 
 
 def has_changed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Tell whether the settings or the seed of a run differ from those in its checkpoint."""
+    """Return whether the settings or the seed of a run differ from its checkpoint's."""
     return bool(_changed(saved, now))
 
 
 def is_extended(saved: Mapping[str, Any], cfg: DictConfig) -> bool:
-    """Tell whether a checkpoint is of the same run with fewer epochs."""
+    """Return whether a checkpoint belongs to the same run with fewer epochs."""
     before = saved["settings"].get(EPOCHS)
     if not isinstance(before, int) or before >= cfg.trainer.epochs or saved["seed"] != cfg.seed:
         return False
@@ -104,9 +109,10 @@ def is_extended(saved: Mapping[str, Any], cfg: DictConfig) -> bool:
 
 
 def result_name(now: Mapping[str, Any]) -> str:
-    """Return the name under which results are grouped: that of the settings, or another one for a run with a history.
+    """Return the name by which results are grouped: the run name, with a different hash for a run with a history.
 
-    So no table takes a run that was extended for one that was trained in one go.
+    This keeps tables from mixing extended runs with runs trained in one go. The messages in `forced` enter the hash, so
+    their wording must not change.
     """
     past = {key: now[key] for key in HISTORY if key in now}
     if not past:

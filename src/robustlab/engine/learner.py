@@ -1,4 +1,4 @@
-"""`Learner`: a network with its optimizer, scheduler, gradient scaler and moving average, stepped and saved as one."""
+"""`Learner`: a network with its optimizer, scheduler, gradient scaler and moving average, updated and saved as one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ from robustlab.pruning.surgery import Surgeon
 class Learner:
     """One trainable network. `network` is the raw module; calling the learner runs its (compiled) forward.
 
-    optimizer: called with the parameters. scheduler: called with the optimizer, or None; `interval` says whether it
-    advances every "epoch" or every optimizer "step". accumulate: calls of `step` per optimizer step. clip_norm: largest
-    global gradient norm. ema_decay: decay per optimizer step of a moving average of the weights, used by
-    `inference_network`; its buffers (BatchNorm statistics) are those of the network.
+    A call of `step` back-propagates one micro-batch; every `accumulate` steps make one update of the weights.
+
+    - optimizer: parameters -> optimizer.
+    - scheduler: optimizer -> scheduler, or None.
+    - interval: whether the scheduler advances per "epoch" or per update ("step").
+    - accumulate: steps per update.
+    - clip_norm: maximum global gradient norm.
+    - ema_decay: decay per update of a moving average of the weights, used by `inference_network`; its buffers
+      (BatchNorm statistics) are copied from the network.
     """
 
     def __init__(
@@ -42,7 +47,7 @@ class Learner:
         self.network = runtime.place(network)
         self.optimizer = optimizer(self.network.parameters())
         if isinstance(self.optimizer, torch.optim.LBFGS):
-            raise ConfigError("optimizer: LBFGS computes the loss several times a step, which no method here offers")
+            raise ConfigError("optimizer: LBFGS needs several loss evaluations per update, which methods do not offer")
         self.scheduler = scheduler(self.optimizer) if scheduler else None
         self.interval, self.accumulate, self.clip_norm = interval, accumulate, clip_norm
         self.scaler = torch.amp.GradScaler(runtime.device.type) if runtime.precision == "fp16" else None  # type: ignore[attr-defined]
@@ -50,25 +55,25 @@ class Learner:
         if ema_decay is not None:
             self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
         if runtime.compile:
-            self.network.compile()  # in place: state keys keep their names
+            self.network.compile()  # in place, so that state keys keep their names
         self.pending = 0
         self.updates = 0
         self.epochs = 0
         self.on_gradients: Callable[[], None] | None = None
-        """Called before each update: gradients are accumulated, unscaled and averaged over ranks, not yet clipped."""
+        """Called before each update, with gradients accumulated, unscaled and averaged over ranks, but not clipped."""
         self.on_update: Callable[[], None] | None = None
-        """Called after the optimizer's step, before the moving average takes the weights; not after a skipped step."""
+        """Called after each update, before the moving average sees the new weights; not after a skipped update."""
         self._checked = False
         self.surgeon: Surgeon | None = None
-        """Takes units out of the network, the optimizer's state and the moving average, once it is attached."""
+        """Once attached, removes units from the network, the optimizer's state and the moving average."""
 
     def __call__(self, images: Tensor, **options: Any) -> Any:
-        """Run the network in its current mode."""
+        """Run the network's forward pass in its current mode."""
         return self.network(images, **options)
 
     @property
     def inference_network(self) -> nn.Module:
-        """The network to predict with: the moving average if there is one."""
+        """The network to predict with: the moving average if there is one, else the network itself."""
         return self.ema.module if self.ema is not None else self.network
 
     @property
@@ -86,14 +91,14 @@ class Learner:
             self._update()
 
     def flush(self) -> None:
-        """Apply gradients that wait for more accumulation, so that no gradient outlives an epoch."""
+        """Apply gradients still being accumulated, so that none is carried over to the next epoch."""
         if self.pending:
             self._update()
 
     def end_epoch(self, loss: float | None = None) -> None:
-        """Flush, and advance a scheduler that counts epochs, or waits for a plateau of `loss`, the epoch's mean.
+        """Flush, and advance a scheduler that counts epochs or waits for a plateau of `loss`, the epoch's mean.
 
-        Ranks then have one network: their running statistics of BatchNorm are averaged.
+        Running BatchNorm statistics are averaged over ranks, so that all ranks then hold the same network.
         """
         self.flush()
         average_statistics([self.network, *([] if self.ema is None else [self.ema.module])], runtime=self.runtime)
@@ -111,7 +116,7 @@ class Learner:
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
         stepped = self._step_optimizer()
-        if stepped and self.surgeon is not None and not self._checked:  # an optimizer has no state before
+        if stepped and self.surgeon is not None and not self._checked:  # no optimizer state before that
             self.surgeon.check_optimizer()
             self._checked = True
         if stepped and self.on_update is not None:
@@ -125,9 +130,9 @@ class Learner:
             after_update(self.scheduler, updates=self.updates, interval=self.interval)
 
     def _step_optimizer(self) -> bool:
-        """Do the optimizer's step; return False where the gradient scaler skipped it for a NaN or infinite gradient.
+        """Run the optimizer; return False if the gradient scaler skipped it because of a NaN or infinite gradient.
 
-        A skipped step counts in `updates` and for the scheduler all the same, so that schedules end with the run.
+        A skipped update still counts in `updates` and for the scheduler, so that schedules end with the run.
         """
         if self.scaler is None:
             self.optimizer.step()
@@ -135,16 +140,16 @@ class Learner:
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer._opt_called = True  # type: ignore[attr-defined]  else torch warns of a scheduler that steps first
-        return self.scaler.get_scale() >= scale  # it shrinks after skipped steps, and only then
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  otherwise torch warns that the scheduler stepped first
+        return self.scaler.get_scale() >= scale  # the scale shrinks only after skipped updates
 
     def is_finite(self) -> bool:
-        """Return whether no weight and no buffer is NaN or infinite; one synchronisation with the device."""
+        """Return whether all weights and buffers are finite; synchronises with the device once."""
         tensors = [*self.network.parameters(), *self.network.buffers()]
         return bool(torch.stack([one.detach().isfinite().all() for one in tensors]).all())
 
     def state_bytes(self) -> int:
-        """Return about how many bytes a checkpoint of this takes, also before the optimizer has any state."""
+        """Estimate the bytes of a checkpoint, even before the optimizer has any state."""
         weights = sum(one.nbytes for one in self.network.parameters())
         buffers = sum(one.nbytes for one in self.network.buffers())
         defaults = self.optimizer.defaults
@@ -154,8 +159,8 @@ class Learner:
     def attach_surgeon(
         self, units: Units, *, min_width: int = 1, round_to: int = 1, exclude: Sequence[str] = ()
     ) -> Surgeon:
-        """Prepare the removal of units from network, optimizer and moving average; see `Surgeon` for the arguments."""
-        assert self.surgeon is None, "two surgeons would not know of each other's removals"
+        """Prepare for removing units from network, optimizer and moving average; see `Surgeon` for the arguments."""
+        assert self.surgeon is None, "a second surgeon would not know about the first one's removals"
         self.surgeon = Surgeon(
             self.network,
             units,
@@ -168,28 +173,28 @@ class Learner:
         return self.surgeon
 
     def remove(self, dead: Mapping[str, Tensor], *, constants: Mapping[str, Tensor] | None = None) -> int:
-        """Remove units as `Surgeon.remove` does; return how many are gone. Only between updates."""
-        assert self.surgeon is not None, "attach_surgeon() comes first"
-        assert self.pending == 0, "accumulated gradients wait for an update of the units as they are"
+        """Remove units as `Surgeon.remove` does and return their number. Only valid between updates."""
+        assert self.surgeon is not None, "call attach_surgeon() first"
+        assert self.pending == 0, "accumulated gradients still have the shapes before removal"
         removed = self.surgeon.remove(dead, constants=constants)
         if removed:
             self._forget_shapes()
         return removed
 
     def _forget_shapes(self) -> None:
-        """Drop what was compiled and allocated for layers as they were."""
-        if self.runtime.compile:  # else the limit of recompilations is soon hit, and all falls back to eager silently
+        """Drop whatever was compiled and allocated for the previous shapes of layers."""
+        if self.runtime.compile:  # otherwise torch soon hits its recompilation limit and silently falls back to eager
             torch.compiler.reset()
         if self.runtime.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def load_buffers(self, buffers: Mapping[str, Tensor]) -> None:
-        """Put back what `network.named_buffers()` gave, in the moving average, too."""
+        """Restore buffers as returned by `network.named_buffers()`, in the moving average as well."""
         for network in [self.network] if self.ema is None else [self.network, self.ema.module]:
             network.load_state_dict(dict(buffers), strict=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that training needs to go on; only valid when no accumulated gradient waits."""
+        """Return everything needed to continue training; only valid when no gradients are being accumulated."""
         assert self.pending == 0, "a checkpoint between accumulated steps would lose gradients"
         return {
             "network": self.network.state_dict(),
@@ -203,10 +208,10 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, retune: bool = False) -> None:
-        """Take back what `state_dict` gave; a surgeon first cuts everything to the units that were left then.
+        """Restore the state that `state_dict` returned; a surgeon first cuts everything to the units left at that time.
 
-        retune: the saved optimizer gives its moments alone. Learning rate, weight decay and the like are those that
-        this learner's own settings and schedule have after as many updates and epochs.
+        - retune: take only the moments from the saved optimizer. Learning rate, weight decay and the like then have
+          the values that this learner's settings and schedule give after as many updates and epochs.
         """
         own = self._tuning_after(state["updates"], state["epochs"]) if retune else None
         if self.surgeon is not None:
@@ -221,13 +226,13 @@ class Learner:
             if part is not None and not (name == "scheduler" and own is not None):
                 part.load_state_dict(state[name])
         self.updates, self.epochs = state["updates"], state["epochs"]
-        if self.updates:  # else torch warns of a scheduler that steps first: the optimizer did, before the stop
+        if self.updates:  # otherwise torch warns that the scheduler stepped first; the optimizer did, before the stop
             self.optimizer._opt_called = True  # type: ignore[attr-defined]
 
     def _tuning_after(self, updates: int, epochs: int) -> list[dict[str, Any]] | None:
-        """Advance the fresh schedule; return the optimizer's settings then, a dict for each parameter group.
+        """Advance the fresh schedule and return the resulting optimizer settings, one dict per parameter group.
 
-        None for a schedule that waits for a plateau of the loss: where it stands is in its saved state alone.
+        None for a schedule that waits for a plateau of the loss: only its saved state knows where it is.
         """
         if isinstance(self.scheduler, ReduceLROnPlateau):
             return None

@@ -1,4 +1,4 @@
-"""The lock of a run folder: the kernel's where the file system has one, else a file that names its holder."""
+"""Lock run folders: with the kernel's lock if the file system supports it, else with a file that names its holder."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ from robustlab.core.errors import ConfigError, RunFolderError
 
 LOCK_FILE, OWNER_FILE = ".lock", ".owner"
 ENDING_FILE = "exit.json"
-"""How the last holder's run ended (`robustlab.engine.ending`)."""
+"""File that says how the last holder's run ended (`robustlab.engine.ending`)."""
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
-"""What flock answers on network file systems that are mounted without locks."""
+"""Error codes of flock on network file systems mounted without locks."""
 _GONE = frozenset({"", "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"})
 _ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock. boot: tells boots of one host apart. started: tells processes with one number apart."""
+    """The process that holds a lock.
+
+    - boot: distinguishes boots of the same host.
+    - started: distinguishes processes that reuse a process id.
+    """
 
     pid: int
     host: str
@@ -39,29 +43,29 @@ class Holder:
 
     @classmethod
     def this_process(cls) -> Holder:
-        """Return what names this process."""
+        """Return the holder that describes this process."""
         job = os.environ.get("SLURM_JOB_ID")
         restarts = os.environ.get("SLURM_RESTART_COUNT", "0") if job else None
         return cls(os.getpid(), socket.gethostname(), _boot(), _started(os.getpid()), job, restarts)
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Describe the holder."""
         return f"process {self.pid} on {self.host}" + (f", SLURM job {self.job}" if self.job else "")
 
     def is_gone(self) -> bool:
-        """Tell whether the holder is known to be no more; where that cannot be found out, it is not."""
+        """Return whether the holder is known to have ended; False if that cannot be determined."""
         here = Holder.this_process()
         if self.host == here.host:
             return self.boot != here.boot or self.started != _started(self.pid)
         if self.job is None:
             return False
         if self.job == here.job:
-            return self.restarts != here.restarts  # SLURM starts a job again only when it has ended everywhere
+            return self.restarts != here.restarts  # SLURM only restarts a job once it has ended everywhere
         return _slurm_state(self.job) in _GONE
 
 
 def last_holder(folder: Path) -> str | None:
-    """Return the words in a folder's lock, which stay behind when it is released; None where there is no lock."""
+    """Return the text in a folder's lock, which remains after its release; None if there is no lock."""
     try:
         return (folder / LOCK_FILE).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -70,10 +74,12 @@ def last_holder(folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run folder, which is created. Raises RunFolderError naming the holder if there is another.
+    """Create a run folder and hold its lock.
 
-    The kernel's lock (flock) vanishes with its process, however it dies. Without one, a file stays behind: it is taken
-    over where its holder is known to be gone (a dead process of this host, an ended SLURM job).
+    The kernel's lock (flock) vanishes with its process, however it dies. Where it is not available, a lock file may be
+    left behind; it is taken over if its holder is known to be gone (a dead process on this host, an ended SLURM job).
+
+    Raises RunFolderError that names the holder if another process has the lock.
     """
     path, me = folder / LOCK_FILE, Holder.this_process()
     with contextlib.ExitStack() as held:
@@ -81,13 +87,13 @@ def locked(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 file = held.enter_context(path.open("a+", encoding="utf-8"))
-            except FileNotFoundError:  # a command that could not work has just taken its folder away again
+            except FileNotFoundError:  # a command that was refused has just removed its folder again
                 continue
             has_kernel_lock = _flock(file, folder)
             if _is_still(file, path):
                 break
         else:
-            raise RunFolderError(f"{folder} is created and removed all the time by other processes; try again")
+            raise RunFolderError(f"{folder} keeps being created and removed by other processes; try again")
         if not has_kernel_lock:
             held.enter_context(_owner_file(folder, me))
         file.seek(0)
@@ -96,7 +102,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             yield
         except ConfigError:
-            if before:  # a command that cannot work has not touched the run, whose last start was the one before
+            if before:  # a refused command has not touched the run, so its last start is still the one before
                 _rewrite(file, before)
             if ending is not None:
                 (folder / ENDING_FILE).write_bytes(ending)
@@ -105,7 +111,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _take_ending(folder: Path) -> bytes | None:
-    """Remove and return the word of the holder before: should this one be killed, there must be none."""
+    """Remove and return the previous holder's ending: if this process is killed, none must be left."""
     path = folder / ENDING_FILE
     try:
         content = path.read_bytes()
@@ -122,12 +128,12 @@ def _rewrite(file: IO[str], text: str) -> None:
 
 
 def _flock(file: IO[str], folder: Path) -> bool:
-    """Lock `file`; False where the file system has no locks. Raises RunFolderError where another process has it."""
+    """Lock `file`; return False if the file system has no locks. Raises RunFolderError if another process holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.seek(0)
-        raise _in_use(folder, file.read().strip() or "another process, which has just started") from error
+        raise _in_use(folder, file.read().strip() or "another process that has just started") from error
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return False
@@ -136,7 +142,7 @@ def _flock(file: IO[str], folder: Path) -> bool:
 
 
 def _is_still(file: IO[str], path: Path) -> bool:
-    """Tell whether the open file is the one of this name: its folder may have been moved aside or removed."""
+    """Return whether the open file is still the one at `path`: its folder may have been moved or removed."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -145,7 +151,7 @@ def _is_still(file: IO[str], path: Path) -> bool:
 
 @contextlib.contextmanager
 def _owner_file(folder: Path, me: Holder) -> Iterator[None]:
-    """Hold a lock that is a file of its own, created exclusively."""
+    """Hold a lock in the form of a file, created exclusively."""
     path = folder / OWNER_FILE
     text = json.dumps(asdict(me))
     while True:
@@ -163,37 +169,37 @@ def _owner_file(folder: Path, me: Holder) -> Iterator[None]:
 
 
 def _take_over(path: Path, folder: Path) -> None:
-    """Move the lock of a holder that is gone out of the way. Raises RunFolderError where it may be alive."""
+    """Move a lock out of the way if its holder is gone. Raises RunFolderError if the holder may be alive."""
     try:
         text = path.read_text(encoding="utf-8")
         holder = Holder(**json.loads(text))
     except FileNotFoundError:
-        return  # released this moment
+        return  # released just now
     except (ValueError, TypeError) as error:
-        raise _in_use(folder, f"an unknown process; if none is left, delete {path}") from error
+        raise _in_use(folder, f"an unknown process; if none is running, delete {path}") from error
     if not holder.is_gone():
-        raise _in_use(folder, f"{holder}; if it is no more, delete {path}")
+        raise _in_use(folder, f"{holder}; if that has ended, delete {path}")
     aside = path.with_name(f"{OWNER_FILE}.{uuid.uuid4().hex}.tmp")
     try:
         path.rename(aside)
     except FileNotFoundError:
         return
-    if aside.read_text(encoding="utf-8") != text:  # another process was faster, and this is its lock
+    if aside.read_text(encoding="utf-8") != text:  # another process was faster: this is its lock
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
     aside.unlink()
 
 
 def _in_use(folder: Path, holder: str) -> RunFolderError:
-    return RunFolderError(f"{folder} is in use by {holder}; wait for it, or stop it first")
+    return RunFolderError(f"{folder} is in use by {holder}; wait for it to end, or stop it first")
 
 
 def _leave_no_trace(folder: Path) -> None:
-    """Remove a folder in which a command that cannot work has written nothing but the lock."""
+    """Remove a folder in which a refused command has written nothing but the lock."""
     if {entry.name for entry in folder.iterdir()} <= {LOCK_FILE, OWNER_FILE}:
         for name in (LOCK_FILE, OWNER_FILE):
             (folder / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # another process may have come; other seeds may lie beside it
+        with contextlib.suppress(OSError):  # another process may have arrived; the parent may hold other seeds
             folder.rmdir()
             folder.parent.rmdir()
 
@@ -203,7 +209,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when a process of this host started, in ticks since boot; "" if there is none."""
+    """Return when a process on this host started, in ticks since boot; "" if there is no such process."""
     return " ".join(_read_or_empty(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[19:20])
 
 
@@ -215,7 +221,7 @@ def _read_or_empty(path: Path) -> str:
 
 
 def _slurm_state(job: str) -> str | None:
-    """Return the state of a SLURM job, "" if SLURM has forgotten it, None if it cannot be asked."""
+    """Return the state of a SLURM job, "" if SLURM has forgotten it, None if SLURM cannot be queried."""
     command = ["squeue", "--noheader", "--jobs", job, "--format", "%T", "--states", "all"]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

@@ -1,4 +1,4 @@
-"""The training loop: stages -> epochs -> steps -> evaluation, with a checkpoint that can fall between any two steps."""
+"""Run the training loop: stages, epochs, steps and evaluation, with checkpoints possible between any two updates."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from robustlab.engine.method import Method, Position, Stage
 from robustlab.engine.session import Session, save
 
 RANK_AGREEMENT_STEPS = 10
-"""Ranks agree on stopping and saving every so many steps, since asking costs a synchronisation."""
+"""Ranks agree on stopping and saving only every so many steps, since agreeing costs a synchronisation."""
 
 
 def fit(session: Session) -> str | None:
-    """Train from where the session stands to the end. Returns the name of the signal that stopped it, or None.
+    """Train from the session's current position to the end; return the name of the signal that stopped it, or None.
 
-    Raises NumericalError when a loss is NaN or infinite; the last good checkpoint is then still there.
+    Raises NumericalError when a loss is NaN or infinite; the last good checkpoint is then still available.
     """
     cursor = session.cursor
     stages = list(session.method.stages())
@@ -42,11 +42,11 @@ def fit(session: Session) -> str | None:
 
 
 def _train_epoch(session: Session, stage: Stage) -> bool:
-    """Do the steps that are left of the epoch; False if a signal asked to stop before its end."""
+    """Run the remaining steps of the epoch; return False if a signal stopped it before its end."""
     cursor, method, settings = session.cursor, session.method, session.settings
     steps = method.steps_per_epoch(stage, cursor.epoch)
     started = time.perf_counter()
-    if session.reached_max_steps:  # stopped by a signal right after the last of them
+    if session.reached_max_steps:  # a signal arrived right after the last step
         return True
     for item in method.batches(stage, cursor.epoch, cursor.step):
         position = Position(stage.name, cursor.epoch, cursor.step, cursor.global_step)
@@ -70,9 +70,9 @@ def _train_epoch(session: Session, stage: Stage) -> bool:
 
 
 def _interrupted(session: Session, *, ended: bool) -> bool:
-    """Save if it is time to; return whether to stop here. Neither happens between accumulated gradients.
+    """Save if it is time to, and return whether to stop here. Neither happens while gradients are being accumulated.
 
-    ended: this was the last step of its epoch, after which all ranks agree, however short the epoch is.
+    - ended: whether this was the last step of its epoch, after which ranks always agree, however short the epoch.
     """
     cursor, settings = session.cursor, session.settings
     if any(learner.pending for learner in session.method.learners.values()):
@@ -84,7 +84,7 @@ def _interrupted(session: Session, *, ended: bool) -> bool:
 
 
 def _stop_or_save(session: Session, *, by_step: bool = False) -> bool:
-    """Return whether a rank was asked to stop; if none was, save where it is time to. All ranks must ask together."""
+    """Return whether any rank was asked to stop; if none was, save if it is time to. All ranks must call it."""
     settings, runtime = session.settings, session.runtime
     if runtime.any_rank(bool(session.stop)):
         return True
@@ -105,7 +105,7 @@ def _log_interval(session: Session, stage: Stage) -> None:
 
 
 def _finish_epoch(session: Session, stage: Stage, seconds: float, samples_per_second: float) -> None:
-    """Advance schedulers, log the epoch's means and diagnostics, evaluate and select."""
+    """Advance schedulers, log the epoch's means and diagnostics, evaluate, and apply selection rules."""
     cursor, method, settings = session.cursor, session.method, session.settings
     means = session.meter.epoch()
     for learner in method.trained(stage).values():
@@ -131,7 +131,7 @@ def _finish_epoch(session: Session, stage: Stage, seconds: float, samples_per_se
             session.stage_ends[stage.name] = dict(measured)
     session.final |= {name: value for name, value in values.items() if not name.startswith("time/")}
     timing = {"time/epoch_seconds": seconds}
-    if samples_per_second:  # none where a resumed epoch had only its end to do
+    if samples_per_second:  # zero if a resumed epoch had no steps left
         timing["time/samples_per_second"] = samples_per_second
     session.trackers.log(
         {**values, **timing}, stage=stage.name, epoch=cursor.epoch, step=cursor.global_step, split="epoch"
@@ -159,10 +159,10 @@ def _diagnose(session: Session) -> dict[str, float]:
 
 
 def _weights(method: Method) -> dict[str, Any]:
-    """Return host copies of the weights that a method predicts with, by learner.
+    """Return learner name -> host copies of the weights that a method predicts with.
 
-    Where units were removed, "units" says which are left (`Surgeon.state_dict` by learner): a network is cut to them
-    before it takes the weights.
+    If units were removed, "units" holds learner name -> `Surgeon.state_dict`: a network must be cut to these units
+    before it can load the weights.
     """
     names = method.learners if method.predictors is None else method.predictors
     learners = {name: method.learners[name] for name in names}

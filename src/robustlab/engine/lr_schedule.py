@@ -1,4 +1,4 @@
-"""How learning-rate schedulers are made, advanced, and tried out over the length of a run before it begins."""
+"""Make and advance learning-rate schedulers, and simulate them over a whole run before it starts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from robustlab.core.errors import ConfigError
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
 MakeScheduler = Callable[[torch.optim.Optimizer], Any]
 NOTHING = 1e-6
-"""Share of the largest rate below which an update does nothing."""
+"""Fraction of the largest rate below which an update is taken to have no effect."""
 
 
 def arguments(schedule: Mapping[str, Any], *, interval: str, updates: Sequence[int]) -> dict[str, Any]:
-    """Return the group scheduler.schedule as its class takes it: lengths in place of words, and timm's t_in_epochs.
+    """Return the arguments of scheduler.schedule, with placeholders replaced by lengths and timm's t_in_epochs added.
 
-    interval: "epoch" or "step". updates: optimizer steps in each epoch.
+    - interval: "epoch" or "step" (an update).
+    - updates: number of updates in each epoch.
     """
     values = filled(schedule, length_of(interval, updates))
     if "t_in_epochs" in inspect.signature(get_method(values["_target_"])).parameters:
@@ -33,21 +34,21 @@ def arguments(schedule: Mapping[str, Any], *, interval: str, updates: Sequence[i
 
 
 def length_of(interval: str, updates: Sequence[int]) -> int:
-    """Return how many times a scheduler advances: once an epoch, or once an optimizer step."""
+    """Return how many times a scheduler advances: once per epoch, or once per update."""
     return len(updates) if interval == "epoch" else sum(updates)
 
 
 def after_update(scheduler: Any, *, updates: int, interval: str) -> None:
-    """Advance a scheduler that counts updates; updates: those that have been done."""
-    if hasattr(scheduler, "step_update"):  # timm's know themselves what they count
+    """Advance a scheduler that counts updates, after `updates` of them."""
+    if hasattr(scheduler, "step_update"):  # timm's schedulers know what they count
         scheduler.step_update(updates)
     elif interval == "step" and not isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step()
 
 
 def after_epoch(scheduler: Any, *, epochs: int, interval: str, loss: float | None = None) -> None:
-    """Advance a scheduler that counts epochs, or waits for a plateau of `loss`; epochs: those that have been done."""
-    if hasattr(scheduler, "step_update"):  # timm: told the number of the epoch that comes
+    """Advance a scheduler that counts epochs or waits for a plateau of `loss`, after `epochs` epochs."""
+    if hasattr(scheduler, "step_update"):  # timm expects the number of the next epoch
         scheduler.step(epochs, loss)
     elif isinstance(scheduler, ReduceLROnPlateau):
         if loss is not None:
@@ -64,10 +65,12 @@ def rates(
     updates: Sequence[int],
     device: torch.device | str = "cpu",
 ) -> list[float]:
-    """Return the learning rate of each epoch, or for interval "step" of each update, and the one that would come next.
+    """Return the learning rate of each epoch (or each update, for interval "step"), and the one that would follow.
 
-    Nothing is trained: the schedule acts on an optimizer of one number, on `device`, since some optimizers do not work
-    on every one. updates: optimizer steps in each epoch.
+    Nothing is trained: the schedule acts on an optimizer with a single parameter.
+
+    - updates: number of updates in each epoch.
+    - device: device of that parameter, since some optimizers do not support every device.
     """
     stand_in = optimizer([torch.zeros(1, requires_grad=True, device=device)])
     found: list[float] = []
@@ -100,10 +103,15 @@ def refuse_misfit(
     run: str,
     falls: bool,
 ) -> None:
-    """Raise ConfigError for a schedule that does not fit what it is used for; ValueError as its class does.
+    """Raise ConfigError for a schedule that does not fit the training it is used for.
 
-    Looks at the lengths that classes of torch and timm are known to take, then at the rates that come out. run: what
-    the schedule is for, in words. falls: whether the rate must change within it. Others as `rates`.
+    Checks first the length arguments of known torch and timm classes, then the resulting rates. The remaining arguments
+    are as in `rates`.
+
+    - run: name of the training, for messages.
+    - falls: whether the rate must change within it.
+
+    Also raises whatever ValueError the schedule's class raises.
     """
     unit, length = ("epochs" if interval == "epoch" else "updates"), length_of(interval, updates)
     found = misfits(schedule, length=length, unit=unit, run=run, falls=falls)
@@ -121,7 +129,7 @@ def refuse_misfit(
 
 
 def _fault(seen: Sequence[float], following: float, *, falls: bool) -> str | None:
-    """Return what is wrong with the rates of a run, None if nothing is. following: the rate that would come next."""
+    """Return a message if the rates of a run are wrong, else None. `following`: the rate that would come next."""
     count, largest = len(seen), max(seen)
     rises = all(before <= now for before, now in pairwise(seen))
     if rises and (seen[-2] < seen[-1] if count > 1 else seen[0] < following):
@@ -130,8 +138,8 @@ def _fault(seen: Sequence[float], following: float, *, falls: bool) -> str | Non
         return f"the learning rate never changes from {largest:.3g}"
     idle = sum(rate <= NOTHING * largest for rate in seen)
     if idle > max(1, count // 10):
-        return f"the learning rate is zero, or next to it, for {idle:,} of them"
+        return f"the learning rate is zero or almost zero for {idle:,} of them"
     last = max((place for place in range(1, count) if seen[place] != seen[place - 1]), default=count)
     if last < count // 10 and seen[-1] < largest / 2:
-        return f"the learning rate has come down to {seen[-1]:.3g} after the first {last:,} and stays there"
+        return f"the learning rate has decayed to {seen[-1]:.3g} after the first {last:,} and stays there"
     return None

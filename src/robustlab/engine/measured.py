@@ -1,4 +1,4 @@
-"""Which metrics a run will measure, known before its first step."""
+"""List the metrics that a run will measure, before its first step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from robustlab.engine.method import Method
 
 
 def evaluated_names(method: Method, data: Data, *, by_class: bool) -> set[str]:
-    """Return what evaluations of a run may measure, but for the predictions of single parts of a method."""
+    """Return the metrics that a run's evaluations may measure, except those of a method's individual parts."""
     names: set[str] = set()
-    concepts = type(method).surrogate_groups is not Method.surrogate_groups  # which may be found while it trains
+    concepts = type(method).surrogate_groups is not Method.surrogate_groups  # they may only be found during training
     for split in data.evaluation_splits:
         grouped = data.attributes(split) is not None
         own = {"accuracy", "loss"} | ({"accuracy_top5"} if data.task.num_classes >= TOP5_CLASSES else set())
@@ -29,9 +29,9 @@ def evaluated_names(method: Method, data: Data, *, by_class: bool) -> set[str]:
 
 
 def check_metric(metric: Any, method: Method, data: Data, *, by_class: bool) -> None:
-    """Raise ConfigError where the run will not measure `optimized_metric`, as far as that is known by now.
+    """Raise ConfigError if the run will not measure `optimized_metric`, as far as that is known before training.
 
-    What a method says of itself (`train/...`, `diagnostics/...`) and measures of its parts is known when it has.
+    A method's own metrics (`train/...`, `diagnostics/...`) and those of its parts are only known once it trains.
     """
     name = None if metric is None else metric.name
     if name is None or name.partition("/")[0] not in {*data.evaluation_splits, "val", "test"}:

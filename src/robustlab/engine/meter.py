@@ -1,4 +1,4 @@
-"""Scalars of training steps: kept on the device, read once per interval, checked for NaN when read."""
+"""Average the scalars of training steps: kept on the device, read once per interval, checked for NaN when read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from robustlab.core.runtime import Runtime
 
 
 class Meter:
-    """Collects the scalars of each step. Nothing here synchronises with the device except `read`.
+    """Collects the scalars of each step. Only `read` synchronises with the device.
 
-    The steps of an unfinished interval and the sums of an unfinished epoch belong to the state of a run: a resumed run
-    then logs the very rows that the uninterrupted one logs.
+    The steps of an unfinished interval and the sums of an unfinished epoch are part of the run's state, so that a
+    resumed run logs exactly the same rows as an uninterrupted one.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -28,11 +28,11 @@ class Meter:
         self._first_step = 0
 
     def add(self, scalars: Mapping[str, Tensor]) -> None:
-        """Take the detached scalars of one step."""
+        """Add the detached scalars of one step."""
         self._fresh.append(scalars)
 
     def read(self) -> None:
-        """Fetch what waits on the device, in one transfer. Raises `NumericalError` naming the step of a NaN."""
+        """Fetch the pending scalars in one transfer. Raises `NumericalError` that names the step of a NaN."""
         if not self._fresh:
             return
         flat = torch.stack([value.float() for scalars in self._fresh for value in scalars.values()])
@@ -52,7 +52,7 @@ class Meter:
         self._fresh = []
 
     def interval(self) -> dict[str, float]:
-        """Read, and return the means since the last call."""
+        """Read, then return the means since the last call."""
         self.read()
         means: dict[str, float] = {}
         for name in {name: None for row in self._interval for name in row}:
@@ -63,14 +63,14 @@ class Meter:
         return means
 
     def epoch(self) -> dict[str, float]:
-        """Read, and return the means over the epoch; start the next one."""
+        """Read, then return the means over the epoch and start the next one."""
         self.read()
         means = {name: self._sums[name] / self._counts[name] for name in self._sums}
         self._sums, self._counts = {}, {}
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain floats; reads first."""
+        """Read, then return the state as plain floats."""
         self.read()
         return {
             "interval": self._interval,
@@ -80,7 +80,7 @@ class Meter:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self._fresh = []
         self._interval = [dict(row) for row in state["interval"]]
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])

@@ -1,4 +1,4 @@
-"""`Method`: what is trained, in which stages, on which batches, and how it predicts."""
+"""`Method`: the contract of training methods: what is trained, in which stages, on which batches, how it predicts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a step stands: `step` counts within the epoch, `global_step` over the whole run, all from zero."""
+    """The position of a step, counted from zero.
+
+    A *step* is one call of `train_step`: forward and backward of one micro-batch, one item of `batches`. An *update* is
+    one call of a learner's optimizer, after `trainer.accumulate` of its steps (fewer at the end of an epoch).
+
+    - step: index of the step within the epoch.
+    - global_step: index of the step within the whole run.
+    """
 
     stage: str
     epoch: int
@@ -55,13 +62,16 @@ class Position:
 
 @dataclass(frozen=True)
 class Context:
-    """What a method is built from.
+    """The surroundings that a method is built from.
 
-    `new_learner(name, epochs=, steps_per_epoch=)` makes a `Learner` initialised from (seed, "init", name).
-    steps_per_epoch: calls of `Learner.step` in each epoch, a number or one for each; the schedule follows from it. It
-    takes, too, wrap: network -> network, e.g. to put parts around a backbone; and in place of what the configuration
-    says, optimizer: parameters -> optimizer; scheduler: optimizer -> scheduler, or None for none; interval: epoch or
-    step.
+    `new_learner(name, epochs=..., steps_per_epoch=...)` makes a `Learner` initialised from (seed, "init", name):
+
+    - epochs: number of epochs it is trained for.
+    - steps_per_epoch: calls of `Learner.step` in each epoch, one number or one per epoch; the schedule needs it.
+    - wrap: network -> network, e.g. to add parts around a backbone.
+    - optimizer: parameters -> optimizer, instead of the configured one.
+    - scheduler: optimizer -> scheduler, instead of the configured one; None for no scheduler.
+    - interval: "epoch" or "step" (an update), instead of the configured one.
     """
 
     task: TaskSpec
@@ -74,41 +84,41 @@ class Context:
 
 
 class Method(ABC):
-    """Base of all methods. Hyperparameters are keyword arguments of `__init__`; a simple method writes only `loss`.
+    """Base class of all methods. Hyperparameters are arguments of `__init__`; a simple method only defines `loss`.
 
-    A moving average of the weights (`trainer.ema_decay`) is what predicts, and what diagnostics measure. Training must
-    not depend on it: what a method derives targets or choices from is `Learner.network`, as in papers that have no
-    average.
+    If there is a moving average of the weights (`trainer.ema_decay`), it makes the predictions and is measured by
+    diagnostics, but training must not depend on it: targets and selections are derived from `Learner.network`, as in
+    papers that use no average.
 
-    The engine calls `build` once, then for each stage and epoch `batches`, `train_step` for each item that it yields,
-    and `end_epoch`. On resume, `load_state_dict` comes after `build`, and `batches` starts at the
-    step where the run stood: what an epoch needs beyond the item at hand belongs into `state_dict`.
+    The engine calls `build` once and then, for each stage and epoch, `batches`, `train_step` for each item it yields,
+    and `end_epoch`. On resume, `load_state_dict` follows `build`, and `batches` starts at the step where the run
+    stopped: whatever an epoch needs beyond the current item belongs in `state_dict`.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    """What the data must provide, e.g. {"clean_labels"}; checked before training."""
+    """Properties that the data must provide, e.g. {"clean_labels"}; checked before training."""
 
     surrogate_min_count: int = 5
-    """Surrogate groups with fewer validation samples are too noisy to be the worst (CoBalT)."""
+    """Surrogate groups with fewer validation samples are too noisy to count as the worst group (CoBalT)."""
 
     predictors: ClassVar[tuple[str, ...] | None] = None
-    """Names of the learners that predict, whose weights are kept for selection rules; None = all."""
+    """Names of the learners that predict, whose weights are kept for selection rules; None for all."""
 
     single_process: ClassVar[str | None] = None
-    """Why the method cannot share a batch with other processes, which are then refused; None = it can."""
+    """Why the method cannot share a batch between processes, so that several are refused; None if it can."""
 
     not_extendable: ClassVar[str | None] = None
-    """Why a run cannot be given more epochs when it has ended, e.g. since its penalty follows a schedule over all of
-    them; None = it can, as long as it has one stage."""
+    """Why a finished run cannot be extended, e.g. because its penalty follows a schedule over all epochs; None if it
+    can, provided that it has one stage."""
 
     projection_dim: int | None = None
-    """Width of the projection head that the method needs on its networks; None = none."""
+    """Width of the projection head that the method needs on its networks; None for none."""
 
     learners: dict[str, Learner]
     context: Context
 
     def build(self, context: Context) -> None:
-        """Create `self.learners` and whatever else depends on the data. The default makes one, called "network"."""
+        """Create `self.learners` and everything else that depends on the data. Default: one learner, "network"."""
         self.context = context
         self.learners = {
             "network": context.new_learner(
@@ -121,7 +131,7 @@ class Method(ABC):
         return [Stage("train", self.context.epochs)]
 
     def trained(self, stage: Stage) -> dict[str, Learner]:
-        """Return the learners that a stage trains, by name."""
+        """Return name -> learner for the learners that a stage trains."""
         return {
             name: learner for name, learner in self.learners.items() if stage.learners is None or name in stage.learners
         }
@@ -130,7 +140,7 @@ class Method(ABC):
         return context.data.loader(batch_size=context.batch_size, views=("weak",), purpose="train")
 
     def steps_per_epoch(self, stage: Stage, epoch: int) -> int:
-        """Return how many items `batches` yields in an epoch (from its start)."""
+        """Return the number of steps in an epoch: how many items `batches` yields from `start=0`."""
         return len(self._train_loader(self.context))
 
     def batches(self, stage: Stage, epoch: int, start: int) -> Iterator[Any]:
@@ -138,9 +148,9 @@ class Method(ABC):
         return self._train_loader(self.context).epoch(epoch, start=start)
 
     def train_step(self, item: Any, position: Position) -> Mapping[str, Tensor]:
-        """Do one step on one item of `batches`; return scalars to log, on the device, without synchronising.
+        """Run one step on one item of `batches`; return scalars to log, on the device, without synchronising.
 
-        The key "loss" must be there: the engine watches it for NaN.
+        The key "loss" is required: the engine watches it for NaN.
         """
         learner = self.learners["network"]
         learner.network.train()
@@ -150,7 +160,7 @@ class Method(ABC):
         return {name: value.detach() for name, value in scalars.items()}
 
     def _usable(self, returned: Any) -> Mapping[str, Tensor]:
-        """Return what `loss` gave. Raises ConfigError where a step cannot be made of it."""
+        """Return the result of `loss`. Raises ConfigError if it cannot be used for a step."""
         problem = _loss_problem(returned)
         if problem is None:
             return returned
@@ -160,24 +170,25 @@ class Method(ABC):
     def loss(self, batch: Any, position: Position) -> Mapping[str, Tensor]:
         """Return {"loss": ..., more scalars to log}; only for methods that keep the default `train_step`.
 
-        Each is a mean over the rows of the batch. Of several processes each has a share of the rows, and `train_step`
-        weights what it returns by that; where rows of a batch meet, see `methods.ranks.whole`.
+        Each scalar is a mean over the rows of the batch. With several processes, each has a share of the rows, by which
+        `train_step` weights the scalars; if rows of a batch interact, see `methods.ranks.whole`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define loss() or train_step()")
 
     def end_epoch(self, stage: Stage, epoch: int) -> Mapping[str, float]:
-        """Return diagnostics of the epoch that has just ended, e.g. {"diagnostics/beta_wrong": 0.8}."""
+        """Return diagnostics of the epoch that just ended, e.g. {"diagnostics/beta_wrong": 0.8}."""
         return {}
 
     def remarks(self, final: Mapping[str, float], stage_ends: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
-        """Return warnings about a finished run that its numbers justify, each a sentence or two for the summary.
+        """Return warnings about a finished run for the summary, a sentence or two each.
 
-        final: the last value of every metric and diagnostic. stage_ends: by stage, the evaluation after its last epoch.
+        - final: last value of every metric and diagnostic.
+        - stage_ends: stage -> metrics of the evaluation after its last epoch.
         """
         return []
 
     def finish(self, folder: Path) -> Mapping[str, Path]:
-        """Write artifacts and pictures into the run folder when training is over; return {name: PNG} to be tracked.
+        """Write artifacts and figures into the run folder after training; return {name: PNG file} to be tracked.
 
         Called once, on rank 0, after the last evaluation.
         """
@@ -185,10 +196,13 @@ class Method(ABC):
 
     @abstractmethod
     def predict(self, images: Tensor) -> Tensor:
-        """Return logits float [B, num_classes] for float images [B, C, H, W]; networks in eval mode, no gradient."""
+        """Return logits, (B, num_classes) float, without gradients and with networks in eval mode.
+
+        - images: (B, C, H, W) float.
+        """
 
     def predictions(self, images: Tensor) -> dict[str, Tensor]:
-        """Return named logits to evaluate; "" is what `predict` gives, other names are parts, e.g. "network1"."""
+        """Return named logits to evaluate: "" for `predict`, other names for parts of the method, e.g. "network1"."""
         return {"": self.predict(images)}
 
     def label_owners(self) -> Mapping[str, Tensor]:
@@ -199,19 +213,19 @@ class Method(ABC):
         return {}
 
     def surrogate_groups(self, split: str) -> Tensor | None:
-        """Return what stands in for attributes: integers [n, N], the up to N concepts of each sample, -1 for none.
+        """Return a substitute for attributes: (n, N) integers, up to N concepts per sample, padded with -1.
 
-        Rows are in the order of `Data.evaluation(split)`. With a label, a concept makes an inferred group; their least
-        accuracy on the validation split is what the selection rule `ig` goes by. None: the method has no concepts.
+        Rows are in the order of `Data.evaluation(split)`. A concept and a label form an inferred group; the selection
+        rule `ig` uses the worst inferred group's validation accuracy. None: the method has no concepts.
         """
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the method's own state (learners are saved by the engine): tensors and plain types only."""
+        """Return the method's own state, tensors and plain types only; the engine saves the learners."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 a method without state has none to load
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
 
 
 def _loss_problem(returned: Any) -> str | None:
@@ -228,7 +242,7 @@ def _loss_problem(returned: Any) -> str | None:
 
 
 def settings(cls: type[T], values: Mapping[str, Any] | T | None) -> T:
-    """Turn a nested group of a method's YAML into its settings dataclass; missing keys take the dataclass's default.
+    """Turn a nested group of a method's YAML into its settings dataclass, with its defaults for missing keys.
 
     Unknown keys are reported by the configuration check before any method is built, and raise `TypeError` here.
     """

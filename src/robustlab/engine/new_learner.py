@@ -1,4 +1,4 @@
-"""What a method makes its learners with: network, optimizer and schedule from a checked configuration."""
+"""Make a method's learners: network, optimizer and schedule from a checked configuration."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ from robustlab.engine.trainer_settings import LearnerSettings
 from robustlab.models.heads import linear_probe
 
 _CONFIGURED: Any = object()
-"""Stands for the scheduler of the configuration, where None means none."""
+"""Stands for the configured scheduler, since None means no scheduler."""
 
 
 class NewLearner:
-    """Makes learners of one run; see `Context.new_learner`."""
+    """Makes the learners of one run; see `Context.new_learner`."""
 
     def __init__(self, cfg: DictConfig, task: TaskSpec, runtime: Runtime, *, projection_dim: int | None) -> None:
-        """projection_dim: width of the projection head that the method needs; None = none."""
+        """Store what learners are made from.
+
+        - projection_dim: width of the projection head that the method needs; None for none.
+        """
         self._cfg, self._task, self._runtime = cfg, task, runtime
         self._projection_dim = projection_dim
         self._settings = LearnerSettings.from_config(cfg.trainer)
@@ -45,7 +48,7 @@ class NewLearner:
         scheduler: MakeScheduler | None = _CONFIGURED,
         interval: str | None = None,
     ) -> Learner:
-        """Return a learner whose initial weights are a function of (seed, "init", name); see `Context`."""
+        """Return a learner whose initial weights are a function of (seed, "init", `name`); see `Context`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.fold(self._cfg.seed, "init", name))
             network = self._network()
@@ -65,11 +68,11 @@ class NewLearner:
                 interval=interval or self._cfg.scheduler.interval,
                 **asdict(self._settings),
             )
-        except (ValueError, ZeroDivisionError) as error:  # what torch and timm raise for settings that do not fit
+        except (ValueError, ZeroDivisionError) as error:  # torch and timm raise these for unsuitable settings
             raise ConfigError(f"optimizer or scheduler: {error}") from error
 
     def _network(self) -> nn.Module:
-        """Return the configured model, or the linear classifier on its features."""
+        """Return the configured model, or a linear classifier on its features."""
         cfg, task = self._cfg, self._task
         configured = cfg.model.get("proj_dim")
         width = self._projection_dim if configured is None else configured
@@ -80,7 +83,7 @@ class NewLearner:
         return need(made, nn.Module, "model", cfg.model._target_)
 
     def _schedule(self, name: str, optimizer: MakeOptimizer, updates: Sequence[int]) -> MakeScheduler | None:
-        """Return the schedule of the configuration; ConfigError the first time that it does not fit a learner."""
+        """Return the configured schedule. Raises ConfigError the first time that it does not fit a learner."""
         cfg = self._cfg
         if cfg.scheduler.schedule is None:
             return None
@@ -89,7 +92,7 @@ class NewLearner:
         given = {str(key): value for key, value in node.items()}
         interval = cfg.scheduler.interval
         scheduler = build(arguments(given, interval=interval, updates=updates))
-        if name not in self._tried:  # a learner that is made anew, within a run, has the length that came out of it
+        if name not in self._tried:  # a learner made again during the run has a length that the user did not choose
             self._tried.add(name)
             whole = len(updates) == cfg.trainer.epochs
             refuse_misfit(

@@ -1,4 +1,4 @@
-"""Where a start of a run sets out from: a checkpoint, or nothing."""
+"""Find the state from which a run starts: a checkpoint, or nothing."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from robustlab.engine.session import Session, restore
 
 @dataclass(frozen=True)
 class Origin:
-    """What a start finds in the run folder.
+    """The state of a run folder when a run starts.
 
-    state: the content of the checkpoint, None where there is none. identity: of this start, the run's history
-    included. warnings: what differs from the starts before, for the user and the record. has_changed: settings or the
-    seed differ from those in the checkpoint. is_extended: it is of the same run with fewer epochs.
+    - state: content of the checkpoint, None if there is none.
+    - identity: identity of this start, including the run's history.
+    - warnings: differences from earlier starts, for the user and the record.
+    - has_changed: whether settings or seed differ from the checkpoint's.
+    - is_extended: whether the checkpoint belongs to the same run with fewer epochs.
     """
 
     state: Mapping[str, Any] | None
@@ -40,10 +42,10 @@ class Origin:
 
 
 def find_origin(cfg: DictConfig, runtime: Runtime, folder: Path, checkpoints: Checkpoints) -> Origin:
-    """Read the last checkpoint of a run. Raises ConfigError where the run must not go on from it."""
+    """Read the last checkpoint of a run. Raises ConfigError if the run must not resume from it."""
     now = run_identity(cfg, runtime)
     if not runtime.is_main:
-        runtime.barrier()  # reading moves damaged files aside: rank 0 comes first
+        runtime.barrier()  # reading may rename damaged files, so rank 0 goes first
     state, warnings = checkpoints.load()
     if runtime.is_main:
         remove_temporary(folder)
@@ -62,7 +64,7 @@ def find_origin(cfg: DictConfig, runtime: Runtime, folder: Path, checkpoints: Ch
 
 
 def set_out(session: Session, origin: Origin, *, seed: int, folder: Path) -> None:
-    """Put a new session where its run stands."""
+    """Bring a new session to the current position of its run."""
     if origin.state is None:
         seed_global_streams(seed)
         return

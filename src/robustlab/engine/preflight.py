@@ -1,4 +1,4 @@
-"""What configuration and data tell of runs before the first of them starts: all that would refuse one of them later."""
+"""Check all runs of a command against configuration and data before the first one starts."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from robustlab.engine.read_data import read_data
 _LOG = logging.getLogger(__name__)
 
 CPU = Runtime(torch.device("cpu"))
-"""Where runs are built to see whether they fit: the accelerator may be another process's."""
+"""Device on which runs are built for checking: the accelerator may be in use by another process."""
 
 
 def check_parts(cfg: DictConfig, *, has_data: bool = True) -> None:
-    """Raise ConfigError for what shows without reading data: values that constructors refuse, and what data lack.
+    """Raise ConfigError for problems that show without reading samples: refused values and missing or unsuitable data.
 
-    has_data: the data should be on this machine; else what only its files tell is passed over.
+    - has_data: whether the data should be on this machine; if not, checks that need its files are skipped.
     """
     method = make_method(cfg, processes=World.from_environment().size)
     try:
@@ -58,9 +58,10 @@ def check_parts(cfg: DictConfig, *, has_data: bool = True) -> None:
 
 
 def check_beside(other: DictConfig, cfg: DictConfig, data: Data | None, runtime: Runtime) -> None:
-    """Raise ConfigError where the run that `compare` names beside that of `cfg` could not start.
+    """Raise ConfigError if the baseline (`compare`) of a run could not start.
 
-    data: of the latter; None: only look at what shows without data.
+    - other: configuration of the baseline.
+    - cfg, data: configuration and data of the run; data None: only check what needs no data.
     """
     with _unchanged_streams(runtime), _named(f"compare={cfg.compare} (compare=null leaves it out): "):
         if data is None:
@@ -73,9 +74,12 @@ def check_beside(other: DictConfig, cfg: DictConfig, data: Data | None, runtime:
 def preflight(runs: Sequence[tuple[str, Mapping[str, Any]]], *, read_data: bool) -> None:
     """Raise one ConfigError for all runs of a sweep that could not start.
 
-    runs: what names each in a message, and its plain settings. read_data: read each data set once, and build the
-    method and the networks of all runs that differ in more than the seed and in rates; on the CPU, and in turn. Other
-    errors than ConfigError, of a damaged file or a lack of memory, are left to the run itself: the others can go on.
+    Errors other than ConfigError, from a damaged file or a lack of memory, are left to the run itself, so that the
+    other runs still start.
+
+    - runs: label for messages, and plain settings, of each run.
+    - read_data: read each data set once and build, one at a time on the CPU, the method and networks of all runs that
+      differ in more than seed and rates.
     """
     found: dict[str, str] = {}
     distinct = _first_of(runs, _run_key)
@@ -83,7 +87,7 @@ def preflight(runs: Sequence[tuple[str, Mapping[str, Any]]], *, read_data: bool)
         cfg = OmegaConf.create(dict(settings))
         _collect(found, label, lambda cfg=cfg: check_parts(cfg, has_data=read_data))
     unlike = _first_of(distinct, lambda settings: _run_key(settings, rates=False))
-    if read_data and not found and len(unlike) > 1:  # the first to start checks itself
+    if read_data and not found and len(unlike) > 1:  # the first run to start checks itself
         _build_all(unlike, found)
     refuse([f"{message} (in the point {label})" if label else message for message, label in found.items()])
 
@@ -91,7 +95,7 @@ def preflight(runs: Sequence[tuple[str, Mapping[str, Any]]], *, read_data: bool)
 def _first_of(
     runs: Sequence[tuple[str, Mapping[str, Any]]], key: Callable[[Mapping[str, Any]], str]
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the first run for each value of a key, in their order."""
+    """Return the first run for each value of a key, in order."""
     first: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for label, settings in runs:
         first.setdefault(key(settings), (label, settings))
@@ -102,7 +106,7 @@ def _build_all(runs: Sequence[tuple[str, Mapping[str, Any]]], found: dict[str, s
     by_data: dict[str, list[tuple[str, DictConfig]]] = {}
     for label, settings in runs:
         by_data.setdefault(_data_key(settings), []).append((label, OmegaConf.create(dict(settings))))
-    for sharing in reversed(by_data.values()):  # so that those of the first point, which is the first to start, stay
+    for sharing in reversed(by_data.values()):  # the first point starts first, so its data should stay
         first, data = sharing[0], list[Data]()
         _collect(found, first[0], lambda cfg=first[1], data=data: data.append(read_data(cfg, _on_cpu(cfg))))
         for label, cfg in sharing if data else ():
@@ -120,12 +124,12 @@ def _collect(found: dict[str, str], label: str, check: Callable[[], object]) -> 
             check()
     except ConfigError as error:
         found.setdefault(str(error), label)
-    except Exception as error:  # the run meets it again and says it in full, without keeping the others from running
+    except Exception as error:  # the run will raise it again and report it in full, without stopping the others
         _LOG.debug("%s: left to the run: %r", label, error)
 
 
 def _announced(source: DataSource) -> frozenset[str]:
-    """Return what a source provides as far as it says so without reading samples."""
+    """Return what a source declares to provide, without reading samples."""
     return frozenset(source.provides) | ({"groups"} if source.task.attribute_names else frozenset())
 
 
@@ -134,7 +138,7 @@ def _same_data(one: DictConfig, other: DictConfig) -> bool:
 
 
 def _data_key(settings: Mapping[str, Any]) -> str:
-    """Return what tells apart the data of runs, whatever their seeds; the model counts where its features are data."""
+    """Return a key for the data of a run, ignoring the seed; includes the model if its features are the data."""
     groups = ("dataset", "noise", "features", *(["model"] if settings.get("features") else []))
     known = flat_in_todays_words(of_resolved(settings))
     own = {key: value for key, value in known.items() if key.partition(".")[0] in groups}
@@ -142,7 +146,7 @@ def _data_key(settings: Mapping[str, Any]) -> str:
 
 
 def _run_key(settings: Mapping[str, Any], *, rates: bool = True) -> str:
-    """Return what tells runs apart other than their seeds; without `rates`, numbers with a fraction count as alike."""
+    """Return a key for a run, ignoring the seed; without `rates`, all non-integer numbers count as equal."""
 
     def coarse(value: Any) -> Any:
         if isinstance(value, Mapping):

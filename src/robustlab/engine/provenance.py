@@ -1,4 +1,4 @@
-"""The reproducibility record of a run: what was asked for, with which code, which packages, on which machine."""
+"""Build the reproducibility record of a run: its command, code, packages and machine."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from robustlab.engine.git import git_state
 
 
 def reproducibility_record(*, config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the record as plain types, ready for JSON.
+    """Return the record as plain types, ready for JSON; unknown values are null.
 
-    config: the resolved configuration. overrides: the command line's. What cannot be found out is null.
+    - config: the resolved configuration.
+    - overrides: overrides on the command line.
     """
     return {
         "time": timestamp(),
@@ -44,7 +45,7 @@ _SLURM = re.compile(
 
 
 def package_versions() -> dict[str, str]:
-    """Return the version of every installed package, by its name in lower case."""
+    """Return lower-case package name -> version, for every installed package."""
     versions: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
         name = distribution.name
@@ -54,7 +55,7 @@ def package_versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Return host, processor, memory, threads and GPUs. Reading the GPUs' names does not start CUDA work on them."""
+    """Return host, processor, memory, threads and GPUs, without creating a CUDA context."""
     gpus = []
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):

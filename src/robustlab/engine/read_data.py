@@ -1,4 +1,4 @@
-"""The data of a run, read once where runs of one command follow each other on the same data."""
+"""Read the data of runs, only once for consecutive runs of a command on the same data."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from robustlab.data.run_data import Data
 from robustlab.engine.build_data import build_data
 
 _shared: ContextVar[dict[str, Data] | None] = ContextVar("_shared", default=None)
-"""Inside of `shared_data`: what was read last, by all that it follows from. One entry at most, however many runs."""
+"""Inside `shared_data`: the data read last, by a key of everything it depends on. Never more than one entry."""
 
 
 @contextlib.contextmanager
 def shared_data() -> Iterator[None]:
-    """Let runs inside this block use the data that were read last, which are forgotten at its end.
+    """Let runs inside this block reuse the data read last, which is dropped at the end of the block.
 
-    So files that change between two commands of one process, in a notebook say, are read again.
+    Files that change between two commands of one process, say in a notebook, are therefore read again.
     """
     token = _shared.set({}) if _shared.get() is None else None
     try:
@@ -34,10 +34,9 @@ def shared_data() -> Iterator[None]:
 
 
 def read_data(cfg: DictConfig, runtime: Runtime) -> Data:
-    """Return the data of a configuration: inside `shared_data` those at hand, if nothing they follow from differs.
+    """Return the data of a configuration, inside `shared_data` the data already read if nothing it depends on differs.
 
-    Serving batches changes nothing in `Data`, so that runs may share it. What is at hand is let go before other data
-    are read.
+    Serving batches does not change `Data`, so runs may share it. The old data is dropped before other data is read.
     """
     shared = _shared.get()
     if shared is None:
@@ -50,7 +49,7 @@ def read_data(cfg: DictConfig, runtime: Runtime) -> Data:
 
 
 def _key(cfg: DictConfig, runtime: Runtime) -> str:
-    """Return every setting that `build_data` looks at, also those that tell no runs apart: seed, places, workers."""
+    """Return every setting that `build_data` uses, including those outside a run's identity: seed, paths, workers."""
     settings = plain(cfg)
     groups = ("seed", "dataset", "noise", "features", *(["model"] if settings.get("features") else []))
     own: dict[str, Any] = {key: settings.get(key) for key in groups}

@@ -1,4 +1,4 @@
-"""Runs of a checked configuration: who may have the run folder, what is found finished, and what `compare` adds."""
+"""Run a checked configuration: claim its folder, skip it if finished, and run the baseline that `compare` names."""
 
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ def run(
     compose_again: Callable[[list[str]], DictConfig] | None = None,
     flags: Sequence[str] = (),
 ) -> int:
-    """Do the run that a checked configuration describes; return the exit code.
+    """Run a checked configuration and return the exit code.
 
-    overrides: the command line's, for the record. group: the sweep this run is a point of. compose_again: composes
-    other overrides in the same setting; given, the method named by `compare` is run too and shown in the summary.
-    flags: what the command line had beside the overrides, for the commands that the summary suggests.
+    - overrides: overrides on the command line, for the record.
+    - group: the sweep that this run is a point of.
+    - compose_again: composes other overrides on the same search path; if given, the method named by `compare` is run as
+      well and shown in the summary.
+    - flags: flags of the command line, for the commands that the summary suggests.
     """
     beside = None
     if compose_again is not None and has_baseline(cfg):
@@ -58,7 +60,7 @@ def run(
     if outcome.results is None or last.results is None:
         return last.exit_code
     if group is not None and outcome.was_finished and last.was_finished:
-        return 0  # of what a sweep finds finished, its own line is enough
+        return 0  # if a sweep finds a run finished, its one line is enough
     if World.from_environment().is_main:
         baseline = None if compared is None else compared.results
         print_summary(outcome.results, baseline, run_dir=outcome.folder, arguments=[*flags, *overrides])
@@ -66,14 +68,16 @@ def run(
 
 
 def compared_line(cfg: DictConfig, other: DictConfig) -> str:
-    """Return what is said before the run of `compare`. other: its configuration.
+    """Return the line announcing the baseline run.
 
     An overlay may give the two methods different epochs, optimizers or schedules in one setting.
+
+    - other: configuration of the baseline.
     """
     one, two = plain(cfg), plain(other)
     same = all(one[group] == two[group] for group in ("trainer", "optimizer", "scheduler"))
-    differs = "" if same else ", but for the training that it has in this setting"
-    return f"Now {cfg.compare} with the same settings{differs}, to compare with (compare=null leaves it out)"
+    differs = "" if same else ", except for its own training settings"
+    return f"Now running {cfg.compare} with the same settings{differs}, for comparison (compare=null turns this off)"
 
 
 def run_one(
@@ -84,10 +88,10 @@ def run_one(
     beside: DictConfig | None = None,
     is_checked: bool = False,
 ) -> Outcome:
-    """Run, resume, or find finished one configuration. Raises UserError; a signal gives exit code 85.
+    """Run or resume one configuration, or find it finished. Raises UserError; after a signal the exit code is 85.
 
-    beside: the configuration that is to run next on the same data, which is checked before this one's first step.
-    is_checked: `check_parts` has looked at this one.
+    - beside: configuration that runs next on the same data, checked before this one's first step.
+    - is_checked: whether `check_parts` has already accepted this one.
     """
     folder = Path(cfg.paths.run_dir).expanduser()
     cfg = _of_restarted_job(cfg, folder)
@@ -117,7 +121,7 @@ def run_one(
 
 
 def _of_restarted_job(cfg: DictConfig, folder: Path) -> DictConfig:
-    """Let a job that SLURM has started again go on with what its first start began, where that was `resume=false`."""
+    """Make a requeued SLURM job with `resume=false` resume what its first start began."""
     me = Holder.this_process()
     is_restart = me.job is not None and me.restarts != "0"
     if cfg.resume or not is_restart or not (last_holder(folder) or "").endswith(f", SLURM job {me.job}"):
@@ -147,16 +151,16 @@ def _claim(cfg: DictConfig, folder: Path, runtime: Runtime, held: contextlib.Exi
 
 
 def _refuse_occupied(cfg: DictConfig) -> None:
-    """Raise ConfigError where another run has the folder of this one."""
+    """Raise ConfigError if the folder belongs to another run."""
     message = refusal(Path(cfg.paths.run_dir).expanduser(), cfg)
     if message is not None:
         raise ConfigError(message)
 
 
 def _finished(cfg: DictConfig, folder: Path) -> Outcome | None:
-    """Return the outcome of a run that has ended before, unless it is to start anew or to be extended."""
+    """Return the outcome of a run that is already finished, unless it is to be restarted or extended."""
     results = read_results(folder) if cfg.resume else None
     if results is None or not is_done(cfg):
         return None
-    say(f"{cfg.method.name}, seed {cfg.seed}: already finished in {folder} (resume=false starts anew)")
+    say(f"{cfg.method.name}, seed {cfg.seed}: already finished in {folder} (resume=false starts over)")
     return Outcome(results, folder, 0, was_finished=True)

@@ -1,4 +1,4 @@
-"""How a run ended, and what `results.json` says of it."""
+"""Define the outcome of a run and the content of `results.json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robustlab.engine.session import Session
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: results are None where a signal stopped it."""
+    """How a run ended; `results` is None if a signal stopped it."""
 
     results: dict[str, Any] | None
     folder: Path
@@ -27,7 +27,11 @@ class Outcome:
 def results_of(
     session: Session, cfg: DictConfig, *, group: str | None, groups: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the content of `results.json`. group: the sweep. groups: of `group_record`, None without groups."""
+    """Return the content of `results.json`.
+
+    - group: the sweep that the run is a point of.
+    - groups: as returned by `group_record`, None without groups.
+    """
     networks = session.method.learners.values()
     derived = list(session.data.derived_metrics(session.final))
     return {
@@ -58,6 +62,6 @@ def results_of(
 
 
 def _epochs(session: Session) -> int:
-    """Return the epochs that were done, also those of a run that trainer.max_steps ended."""
+    """Return the number of epochs trained, even if trainer.max_steps ended the run."""
     cursor = session.cursor
     return sum(stage.epochs for stage in list(session.method.stages())[: cursor.stage]) + cursor.epoch

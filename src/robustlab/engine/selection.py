@@ -1,4 +1,4 @@
-"""Selection rules: which epoch's numbers stand for a run. Each is computed from what the evaluations returned."""
+"""Selection rules: which epoch's metrics represent a run."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ _CRITERIA = {
     "hg": ("val/worst_group",),
     "best_test": ("test/accuracy",),
 }
-"""The metric that each rule maximises: the first of these that was measured."""
+"""Metrics that each rule maximises; the first one that was measured counts."""
 _TIE_BREAKS = {"ig": "val/accuracy", "hg": "val/accuracy"}
-"""What decides between epochs with the same value, which few samples give often; else the first epoch stays."""
+"""Tie-breakers between epochs with equal values, which are common with few samples; otherwise the first epoch wins."""
 
 
 def rules_for(data: Data, configured: Sequence[str]) -> list[str]:
-    """Return the rules of the configuration, and those that the validation split of the data set allows.
+    """Return the configured rules plus those that the validation split allows.
 
-    A share of the training split adds `best_noisy_val`; a validation split of the data set's own, or one with
-    attributes, adds `avg` and `ig`, and attributes add `hg`. Raises ConfigError for a rule that has nothing to go by.
+    A validation split held out from training data adds `best_noisy_val`; one that comes with the data set, or has
+    attributes, adds `avg` and `ig`; attributes add `hg`.
+
+    Raises ConfigError for a rule whose metric the data cannot provide.
     """
     there, grouped = "val" in data.evaluation_splits, False
     if there:
@@ -41,7 +43,7 @@ def rules_for(data: Data, configured: Sequence[str]) -> list[str]:
     chosen = [rule for rule in configured if rule in ("avg", "ig", "hg")]
     if chosen and not there:
         raise ConfigError(
-            f"trainer.selection: {', '.join(chosen)} need a validation split, which this data set does not have; set "
+            f"trainer.selection: {', '.join(chosen)} needs a validation split, which this data set does not have; set "
             "dataset.val_fraction, e.g. to 0.1"
         )
     if "hg" in chosen and not grouped:
@@ -52,22 +54,22 @@ def rules_for(data: Data, configured: Sequence[str]) -> list[str]:
 
 
 class Selection:
-    """Keeps, for every rule, the epoch and metrics it selects, and for `best_*` rules a snapshot of the weights.
+    """Keeps the epoch and metrics that each rule selects, and a snapshot of the weights for `best_*` rules.
 
-    Snapshots stay in host memory until the next checkpoint publishes them together with the state that knows of them.
+    Snapshots stay in host memory until the next checkpoint writes them together with the state that refers to them.
     """
 
     def __init__(self, rules: Sequence[str]) -> None:
         unknown = set(rules) - set(RULES)
         if unknown:
-            raise ValueError(f"unknown selection rules {sorted(unknown)}; there are {sorted(RULES)}")
+            raise ValueError(f"unknown selection rules {sorted(unknown)}; choose from {sorted(RULES)}")
         self.rules = list(rules)
         self._recent: list[dict[str, float]] = []
         self._best: dict[str, dict[str, Any]] = {}
         self.snapshots: dict[str, dict[str, Any]] = {}
 
     def update(self, epoch: int, metrics: Mapping[str, float], snapshot: Callable[[], dict[str, Any]]) -> None:
-        """Take the metrics of an evaluation; a NaN is never the best."""
+        """Add the metrics of an evaluation; a NaN never counts as best."""
         self._recent = [*self._recent, {"epoch": epoch, **metrics}][-10:]
         better = [rule for rule in self.rules if _is_better(rule, metrics, self._best.get(rule))]
         weights = snapshot() if better else {}
@@ -76,7 +78,7 @@ class Selection:
             self.snapshots[rule] = weights
 
     def results(self) -> dict[str, dict[str, float]]:
-        """Return the metrics that each rule selects; rules without an evaluation to choose from are absent."""
+        """Return the metrics that each rule selects; rules without any evaluation are absent."""
         results: dict[str, dict[str, float]] = {}
         for rule in self.rules:
             if rule == "last" and self._recent:
@@ -89,17 +91,17 @@ class Selection:
         return results
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain types; snapshots are saved apart."""
+        """Return plain types; snapshots are saved separately."""
         return {"recent": self._recent, "best": self._best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self._recent = [dict(row) for row in state["recent"]]
         self._best = {rule: dict(row) for rule, row in state["best"].items()}
 
 
 def _is_better(rule: str, metrics: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
-    """Whether `rule` prefers these metrics to the best so far."""
+    """Return whether `rule` prefers these metrics to the best so far."""
     criterion = next((name for name in _CRITERIA.get(rule, ()) if name in metrics), None)
     if criterion is None or metrics[criterion] != metrics[criterion]:
         return False

@@ -1,4 +1,4 @@
-"""`Session`: what one call of `fit` works on, and how it is saved and restored."""
+"""`Session`: the state of one call of `fit`, and how it is saved and restored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from robustlab.tracking.trackers import Trackers
 
 @dataclass
 class Cursor:
-    """Where a run stands: the next step to do, and what has been done."""
+    """The position of a run: the next step, and the work done so far."""
 
     stage: int = 0
     epoch: int = 0
@@ -35,7 +35,7 @@ class Cursor:
 
 @dataclass
 class Session:
-    """What one call of `fit` works on; everything that changes is in `cursor`, `meter`, `selection` and the method."""
+    """The parts and state of one call of `fit`; only `cursor`, `meter`, `selection` and the method change."""
 
     method: Method
     data: Data
@@ -59,17 +59,17 @@ class Session:
 
     @property
     def reached_max_steps(self) -> bool:
-        """Whether a debugging run has done its steps."""
+        """Whether trainer.max_steps has been reached."""
         return self.settings.max_steps is not None and self.cursor.global_step >= self.settings.max_steps
 
     @property
     def is_over(self) -> bool:
-        """Whether a debugging run has done its steps and closed the epoch in which they ended."""
+        """Whether trainer.max_steps has been reached and the epoch it fell into has been closed."""
         return self.reached_max_steps and self.cursor.step == 0
 
 
 def save(session: Session) -> None:
-    """Publish a checkpoint of the session. Raises NumericalError instead if a NaN waits to be seen."""
+    """Write a checkpoint of the session. Raises NumericalError instead if a pending loss or weight is NaN."""
     meter = session.meter.state_dict()
     _refuse_broken_weights(session)
     session.trackers.sync()
@@ -103,13 +103,13 @@ def save(session: Session) -> None:
 
 
 def check_space(session: Session) -> None:
-    """Raise RunFolderError unless the disk has room for the session's checkpoints, before hours go into it."""
+    """Raise RunFolderError unless the disk has room for the session's checkpoints, before hours are spent on it."""
     if session.runtime.is_main:
         session.checkpoints.check_space(sum(learner.state_bytes() for learner in session.method.learners.values()))
 
 
 def _refuse_broken_weights(session: Session) -> None:
-    """Raise NumericalError if an update broke the weights: the loss, computed before it, does not tell."""
+    """Raise NumericalError if an update broke the weights, which the loss computed before it does not show."""
     broken = [name for name, learner in session.method.learners.items() if not learner.is_finite()]
     if session.runtime.any_rank(bool(broken)):
         raise NumericalError(
@@ -120,22 +120,23 @@ def _refuse_broken_weights(session: Session) -> None:
 
 
 def restore(session: Session, state: Mapping[str, Any], *, retune: bool = False) -> None:
-    """Put a session where a checkpoint left it (trackers are restored when they are built).
+    """Restore a session from a checkpoint (trackers are restored when they are built).
 
-    retune: learning rates and the like are those of the settings of now at this point, not the saved ones. Raises
-    ConfigError where the checkpoint does not fit the networks or the method.
+    - retune: use learning rates and the like from the current settings at this point, not the saved ones.
+
+    Raises ConfigError if the checkpoint does not fit the networks or the method.
     """
     session.cursor = Cursor(**state["cursor"])
     for name, learner in session.method.learners.items():
         try:
             learner.load_state_dict(state["learners"][name], retune=retune)
-        except (RuntimeError, ValueError, KeyError) as error:  # torch's ways to say that names or shapes differ
+        except (RuntimeError, ValueError, KeyError) as error:  # torch raises these if names or shapes differ
             said = "\n".join(str(error).splitlines()[:8])
             raise ConfigError(
-                f"the checkpoint does not fit the network {name!r} of these settings: {said}\nGo on with the code and "
-                "the settings that saved it, or start anew with resume=false"
+                f"the checkpoint does not fit the network {name!r} of these settings: {said}\nContinue with the code "
+                "and settings that saved it, or start over with resume=false"
             ) from error
-    ranks = state["ranks"]  # another number of them goes on from what the first had
+    ranks = state["ranks"]  # with a different number of ranks, all continue from rank 0's state
     own = ranks[session.runtime.rank if session.runtime.world_size == len(ranks) else 0]
     for name, buffers in own.get("buffers", {}).items():
         session.method.learners[name].load_buffers(buffers)
@@ -143,8 +144,8 @@ def restore(session: Session, state: Mapping[str, Any], *, retune: bool = False)
         session.method.load_state_dict(own["method"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise ConfigError(
-            f"the checkpoint does not fit the method of these settings ({type(error).__name__}: {error}); go on with "
-            "the method that saved it, or start anew with resume=false"
+            f"the checkpoint does not fit the method of these settings ({type(error).__name__}: {error}); continue "
+            "with the method that saved it, or start over with resume=false"
         ) from error
     for name, saved in own.get("diagnostics", {}).items():  # checkpoints of earlier versions have none
         if name in session.diagnostics:
@@ -152,5 +153,5 @@ def restore(session: Session, state: Mapping[str, Any], *, retune: bool = False)
     session.meter.load_state_dict(state["meter"])
     session.selection.load_state_dict(state["selection"])
     session.final = dict(state["final"])
-    session.stage_ends = dict(state.get("stage_ends", {}))  # checkpoints of earlier versions have none
+    session.stage_ends = dict(state.get("stage_ends", {}))  # absent from checkpoints of earlier versions
     set_rng_state(own["rng"])

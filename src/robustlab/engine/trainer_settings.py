@@ -1,6 +1,6 @@
-"""The keys of `trainer` that the loop and the learners take, read from the configuration in this place alone.
+"""Read the keys of `trainer` that the loop and the learners use.
 
-`Runtime.from_config` reads those that concern the machine; `epochs` and `batch_size` go to the method, in `Context`.
+`Runtime.from_config` reads the keys about the machine; `epochs` and `batch_size` reach the method through `Context`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What the loop reads. selection: the configured rules and those that the data add; see `rules_for`."""
+    """Settings of the loop. `selection`: the configured rules and those added by the data; see `rules_for`."""
 
     eval_batch_size: int = 512
     log_every: int = 20
@@ -24,7 +24,7 @@ class LoopSettings:
 
     @classmethod
     def from_config(cls, trainer: Any, *, selection: Sequence[str]) -> LoopSettings:
-        """Return the loop's part of the node `trainer`."""
+        """Return the loop's settings from the node `trainer`."""
         return cls(
             eval_batch_size=trainer.eval_batch_size,
             log_every=trainer.log_every,
@@ -38,7 +38,7 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class LearnerSettings:
-    """What every learner of a run shares; see `Learner`."""
+    """Settings shared by all learners of a run; see `Learner`."""
 
     accumulate: int
     clip_norm: float | None
@@ -46,5 +46,5 @@ class LearnerSettings:
 
     @classmethod
     def from_config(cls, trainer: Any) -> LearnerSettings:
-        """Return the learners' part of the node `trainer`."""
+        """Return the learners' settings from the node `trainer`."""
         return cls(accumulate=trainer.accumulate, clip_norm=trainer.clip_norm, ema_decay=trainer.ema_decay)

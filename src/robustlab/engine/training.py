@@ -1,4 +1,4 @@
-"""A run that is built, from its checkpoint or its beginning to its results."""
+"""Train a built run, from its checkpoint or from the start, to its results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from robustlab.tracking.trackers import Trackers, selection_summary
 
 
 def train(cfg: DictConfig, overrides: list[str], folder: Path, around: Around, built: Built) -> Outcome:
-    """Train to the end, or until a signal; the run folder is this process's. Raises UserError."""
+    """Train to the end, or until a signal; this process must hold the run folder's lock. Raises UserError."""
     runtime, checkpoints = around.runtime, Checkpoints(folder / "checkpoints")
     origin = find_origin(cfg, runtime, folder, checkpoints)
     groups = _announce(cfg, origin, runtime, built)
@@ -63,7 +63,7 @@ def train(cfg: DictConfig, overrides: list[str], folder: Path, around: Around, b
             exit_code = EXIT_PREEMPTED
             step = session.cursor.global_step
             same = same_command(cfg.resume)
-            say(f"stopped by {signal} after step {step}, saved; {same} goes on from there")
+            say(f"stopped by {signal} after step {step}, saved; {same} resumes from there")
             return Outcome(None, folder, exit_code)
         results = results_of(session, cfg, group=around.group, groups=groups)
         _publish(results, session, folder)
@@ -74,7 +74,7 @@ def train(cfg: DictConfig, overrides: list[str], folder: Path, around: Around, b
 
 
 def _announce(cfg: DictConfig, origin: Origin, runtime: Runtime, built: Built) -> dict[str, Any] | None:
-    """Say what is particular about this start, and refuse what shows only now; return the record of groups."""
+    """Print notes about this start, make the last checks, and return the record of groups."""
     for warning in origin.warnings:
         warn(warning)
     for note in value_notes(cfg):
@@ -96,13 +96,13 @@ def _announce(cfg: DictConfig, origin: Origin, runtime: Runtime, built: Built) -
 
 
 def _refuse_differences(runtime: Runtime, facts: Mapping[str, Any]) -> None:
-    """Raise PeerError where processes of one run would go different ways, which nothing later would tell."""
+    """Raise PeerError if the processes of a run would silently diverge."""
     first, *others = runtime.gather(dict(facts))
     for rank, other in enumerate(others, 1):
         names = [name for name in first if other[name] != first[name]]
         if names:
             raise PeerError(
-                f"process {rank} has other {', '.join(names)} than process 0; start all processes with one command, "
+                f"process {rank} differs from process 0 in {', '.join(names)}; start all processes with one command, "
                 "with paths.output_dir on a file system that all nodes share and the same data on each"
             )
 
@@ -134,7 +134,7 @@ def _trackers(cfg: DictConfig, folder: Path, origin: Origin, around: Around) -> 
 
 
 def _publish(results: dict[str, Any], session: Session, folder: Path) -> None:
-    """Send the results to the trackers and, last of all, write results.json: with it a run counts as finished."""
+    """Send the results to the trackers and finally write results.json, which marks the run as finished."""
     session.trackers.summary(selection_summary(results))
     if session.runtime.is_main:
         for picture, path in session.method.finish(folder).items():
