@@ -101,7 +101,7 @@ def test_concepts_found_in_images_balance_the_classifier_on_features(tmp_path):
     first, second = (weights(runs.run(name)) for name in ("one", "two"))
     assert any(not torch.equal(first[name], second[name]) for name in first)  # other initial weights
     other = runs("other", *DISCOVERY, "features=frozen", artifact, "dataset.source.correlation=0.9", code=2)
-    assert "concepts of other samples" in other["log"]
+    assert "belongs to other samples" in other["log"]
 
 
 @pytest.mark.real_data

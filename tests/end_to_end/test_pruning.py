@@ -71,7 +71,7 @@ def test_with_no_unit_left_a_run_exits_with_5_and_says_what_to_do(tmp_path):
     process = start([*DEMP, DYING, f"paths.output_dir={tmp_path}/out"], log, {"DIE": "all"})
     process.join(120)
     assert process.exitcode == 5, log.read_text()
-    assert "lower method.reg.peak, which is 1.0, or let the penalty stop in time" in log.read_text()
+    assert "lower method.reg.peak, which is 1.0, or let the penalty stop earlier" in log.read_text()
     assert "Traceback" not in log.read_text()
 
 

@@ -210,7 +210,7 @@ def no_refusal(folder: object, cfg: object) -> None:
 @pytest.mark.fault("F9")
 def test_a_checkpoint_of_another_version_is_left_where_it_is(saved, monkeypatch):
     monkeypatch.setattr(checkpoint, "SCHEMA_VERSION", 99)
-    with pytest.raises(ConfigError, match=r"has schema 2, this version of robustlab reads 99; go on with the version"):
+    with pytest.raises(ConfigError, match=r"has schema 2, but this version of robustlab reads 99; continue with"):
         saved.load()
     assert saved.last.exists()
 

@@ -126,7 +126,7 @@ def test_a_warning_where_there_are_no_errors(capsys):
     run(method)
     assert method.errors is not None
     assert len(method.errors) == 0
-    assert "warning: JTT's first network gets 0 of 100 training images wrong" in capsys.readouterr().err
+    assert "warning: JTT's first network misclassifies 0 of 100 training images" in capsys.readouterr().err
 
 
 def test_what_the_errors_hold_of_minorities():

@@ -1,4 +1,4 @@
-"""Checks of hyperparameters that methods share; each names the key in its error."""
+"""Check hyperparameters; every error names the key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from robustlab.core.errors import ConfigError
 
 
 def choose(key: str, value: Any, choices: Sequence[Any]) -> None:
-    """Raise `ConfigError` unless `method.<key>` has one of the values it can have."""
+    """Raise `ConfigError` unless the value of `method.<key>` is one of `choices`."""
     if value not in choices:
         raise ConfigError(f"method.{key} is {value!r}; it must be one of {', '.join(map(str, choices))}")
 
@@ -21,18 +21,18 @@ def at_least(key: str, value: float, least: float, *, above: bool = False) -> No
 
 
 def within(key: str, value: float, low: float, high: float, *, above: bool = False, below: bool = False) -> None:
-    """Raise `ConfigError` unless `method.<key>` lies in [low, high], with `above` and `below` without its ends."""
+    """Raise `ConfigError` unless `method.<key>` lies in [low, high]; `above` and `below` exclude the respective end."""
     if not low <= value <= high or (above and value == low) or (below and value == high):
         left, right = "(" if above else "[", ")" if below else "]"
         raise ConfigError(f"method.{key} is {value}; it must lie in {left}{low:g}, {high:g}{right}")
 
 
 MEASURES = ("neurons", "flops", "parameters")
-"""What a share to remove can be taken of."""
+"""Measures of network size that a pruning target can refer to."""
 
 
 def target_problem(values: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a pruning target that names more than one of `MEASURES`, or None."""
+    """Return a message if a pruning target names more than one of `MEASURES`, else None."""
     given = [f"{name}={values[name]}" for name in MEASURES if values.get(name) is not None]
     if len(given) < 2:
         return None
@@ -43,17 +43,17 @@ def target_problem(values: Mapping[str, Any]) -> str | None:
 
 
 def floor_problem(floor: int | None, *, min_width: int, enabled: bool) -> str | None:
-    """Return what is wrong with a floor of live units beside the settings of surgery, or None."""
+    """Return a message if a floor of live units contradicts the settings of surgery, else None."""
     if floor is None:
         return None
     if floor < min_width:
         return (
             f"method.reg.floor: {floor} is below method.surgery.min_width={min_width}; no set is cut below min_width, "
-            "so its penalty has to stop there or earlier: raise the floor, or lower min_width"
+            "so its penalty has to stop there or earlier: raise the floor or lower min_width"
         )
     if not enabled:
         return (
-            "method.reg.floor: counts live units, and with method.surgery.enabled=false dead units stay among them; "
-            "set method.surgery.enabled=true, or method.reg.floor=null"
+            "method.reg.floor: counts live units, but with method.surgery.enabled=false dead units are not removed; "
+            "set method.surgery.enabled=true or method.reg.floor=null"
         )
     return None

@@ -1,8 +1,8 @@
-"""A batch that several processes share: what each holds of it, and what the loss of the whole is made of.
+"""Compute losses of a batch that is split between processes.
 
-Gradients are averaged over ranks, and so are logged scalars. A loss that is a mean over rows needs nothing but the
-weight of each share (`weighted`); one in which the rows of a batch meet is computed by every rank alike from the rows
-of all (`whole`). Either way the gradient is the one that a single process has from the whole batch.
+Gradients and logged scalars are averaged over ranks. A loss that is a mean over rows only needs weights for the shares
+(`weighted`); a loss in which rows interact is computed identically by every rank from all rows (`whole`). Either way
+the gradient equals that of a single process with the whole batch.
 """
 
 from __future__ import annotations
@@ -20,25 +20,28 @@ if TYPE_CHECKING:
 
 
 def weighted(means: Mapping[str, Tensor], batch: Batch, *, runtime: Runtime) -> dict[str, Tensor]:
-    """Return means over this rank's rows times its part of them, so that their mean over ranks is that over all rows.
+    """Weight means over this rank's rows so that their average over ranks is the mean over all rows.
 
-    Where the rows of a batch are a multiple of the ranks, that part is one for all, and the values stay as they are.
+    If the number of rows is a multiple of the number of ranks, all weights are one and the values are unchanged.
     """
     weight = len(batch) * runtime.world_size / batch.total
     return {name: value if weight == 1 else value * weight for name, value in means.items()}
 
 
 def whole(values: Tensor, total: int, *, runtime: Runtime) -> Tensor:
-    """Return the rows of the global batch, [total, ...], from this rank's share of them, [B, ...].
+    """Return the rows of the global batch, (total, ...), gathered from all ranks.
 
-    Row i of rank r is row i * world_size + r. Every rank must compute the same loss from the result: the gradient comes
-    back to the share times world_size, without communication. One rank gets its values as they are.
+    Row i of rank r becomes row i * world_size + r. Every rank must compute the same loss from the result: the gradient
+    with respect to `values` is multiplied by world_size, without communication. A single rank gets `values` unchanged.
+
+    - values: this rank's share of the rows, (B, ...).
+    - total: number of rows of the global batch.
     """
     return values if runtime.world_size == 1 else _Whole.apply(values, total, runtime)  # type: ignore[no-any-return]
 
 
 def whole_parts(values: Tensor, batches: Sequence[Batch], *, runtime: Runtime) -> Tensor:
-    """Return `whole` of the rows of several batches that lie one after another, [sum of their totals, ...]."""
+    """Apply `whole` to each of several concatenated batches; return (sum of their totals, ...)."""
     if runtime.world_size == 1:
         return values
     parts = zip(values.split([len(batch) for batch in batches]), batches, strict=True)
@@ -46,7 +49,7 @@ def whole_parts(values: Tensor, batches: Sequence[Batch], *, runtime: Runtime) -
 
 
 def own_rows(batches: Sequence[Batch], *, runtime: Runtime) -> Tensor | None:
-    """Return where this rank's rows lie in what `whole_parts` returns, int64 on the CPU; None with one rank: all."""
+    """Return the positions of this rank's rows in the result of `whole_parts`, int64 on the CPU; None with one rank."""
     if runtime.world_size == 1:
         return None
     start, places = 0, []

@@ -1,4 +1,4 @@
-"""Empirical risk minimisation: cross-entropy on the labels as they are, with label smoothing and MixUp as options."""
+"""Empirical risk minimisation: cross-entropy on the given labels, with optional label smoothing and MixUp."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from robustlab.methods.single_network import SingleNetwork
 
 
 class ERM(SingleNetwork):
-    """Cross-entropy training of one network.
+    """Train one network with cross-entropy.
 
-    label_smoothing: share of each target spread evenly over all classes (Szegedy et al. 2016). mixup_alpha: parameter
-    of MixUp's Beta(alpha, alpha) (Zhang et al. 2018); 0 = no MixUp.
+    - label_smoothing: share of each target spread evenly over all classes (Szegedy et al. 2016).
+    - mixup_alpha: parameter of MixUp's Beta(alpha, alpha) (Zhang et al. 2018); 0 turns MixUp off.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ERM(SingleNetwork):
         self.mixup_alpha = mixup_alpha
 
     def loss(self, batch: Batch, position: Position) -> Mapping[str, Tensor]:
-        """Return {"loss", "accuracy"}; the accuracy (on the assigned labels) only without MixUp."""
+        """Return {"loss", "accuracy"}; the accuracy, on the assigned labels, is left out with MixUp."""
         assert batch.targets is not None
         learner = self.learners["network"]
         if self.mixup_alpha == 0:
@@ -45,7 +45,7 @@ class ERM(SingleNetwork):
             loss = F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
             return {"loss": loss, "accuracy": (logits.argmax(dim=1) == batch.targets).float().mean()}
         blank = torch.zeros(len(batch), self.context.task.num_classes, device=batch.targets.device)
-        targets = blank.scatter(1, batch.targets[:, None], 1.0)  # one_hot reads the labels to check them
+        targets = blank.scatter(1, batch.targets[:, None], 1.0)  # one_hot would synchronise to check the labels
         generator = rng.generator(rng.fold(self.context.seed, "mixup", position.epoch, position.step))
         runtime = self.context.runtime
         images, targets = (whole(rows, batch.total, runtime=runtime) for rows in (batch.images, targets))

@@ -1,4 +1,4 @@
-"""Spectral decoupling (Pezeshki et al., "Gradient Starvation", NeurIPS 2021): a penalty on logits for weight decay."""
+"""Spectral decoupling: a penalty on logits in place of weight decay (Pezeshki et al., NeurIPS 2021)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from robustlab.methods.erm import ERM
 
 
 class SpectralDecoupling(ERM):
-    """Cross-entropy plus coefficient * mean(logits^2), over all logits of all images, without a factor 1/2.
+    """Cross-entropy plus coefficient * mean(logits^2), the mean over all logits of all images.
 
-    It takes the place of weight decay: set optimizer.weight_decay=0. delay: steps without the penalty (the official
-    code has such a delay for coloured digits).
+    It replaces weight decay: set optimizer.weight_decay=0.
+
+    - coefficient: weight of the penalty; note that there is no factor 1/2.
+    - delay: number of initial steps without the penalty (as in the official code for coloured digits).
     """
 
     def __init__(

@@ -107,31 +107,31 @@ def test_the_file_gives_back_what_was_saved(tmp_path, concepts, data):
 @pytest.mark.parametrize("source", [Stripes(train=95), Stripes(label_shift=1)], ids=["samples", "labels"])
 def test_concepts_of_other_data_are_refused(tmp_path, concepts, source):
     artifact.save(concepts, tmp_path / "concepts.pt")
-    with pytest.raises(ConfigError, match="other samples: those of the train split"):
+    with pytest.raises(ConfigError, match="other samples: the samples of the train split"):
         artifact.load(tmp_path / "concepts.pt", make_data(source=source))
 
 
 def test_concepts_of_a_part_are_refused_for_the_whole(tmp_path, discovery, data):
     artifact.save(discovery.extract(make_data(subset=50), ("train",)), tmp_path / "concepts.pt")
-    with pytest.raises(ConfigError, match=r"50 training samples, this run trains on 96"):
+    with pytest.raises(ConfigError, match=r"50 training samples, but this run trains on 96"):
         artifact.load(tmp_path / "concepts.pt", data)
 
 
 def test_files_that_cannot_be_used_are_refused(tmp_path, concepts, data):
     path = tmp_path / "concepts.pt"
-    with pytest.raises(ConfigError, match="no file of concepts"):
+    with pytest.raises(ConfigError, match="no concept file"):
         artifact.load(path, data)
     path.write_bytes(b"no archive")
-    with pytest.raises(ConfigError, match="holds no concepts"):
+    with pytest.raises(ConfigError, match="contains no concepts"):
         artifact.load(path, data)
     torch.save({"schema": SCHEMA_VERSION, "network": {}}, path)
-    with pytest.raises(ConfigError, match="something else than concepts"):
+    with pytest.raises(ConfigError, match="something other than concepts"):
         artifact.load(path, data)
     artifact.save(concepts, path)
-    with pytest.raises(ConfigError, match="no concepts of the extra split"):
+    with pytest.raises(ConfigError, match="no concepts for the extra split"):
         artifact.load(path, data, splits=("train", "extra"))
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF
     path.write_bytes(damaged)
-    with pytest.raises(ConfigError, match="holds no concepts"):
+    with pytest.raises(ConfigError, match="contains no concepts"):
         artifact.load(path, data)

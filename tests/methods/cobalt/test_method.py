@@ -77,7 +77,7 @@ def test_each_stage_runs_alone(finished, tmp_path):
     data = first.context.data
     assert_equal(load(tmp_path / FILE, data).tables, load(folder / FILE, data).tables)
     assert [stage.name for stage in built(artifact=str(tmp_path / FILE)).stages()] == ["classify"]
-    with pytest.raises(ConfigError, match="nothing is left to do"):
+    with pytest.raises(ConfigError, match="there is nothing to do"):
         built(artifact=str(tmp_path / FILE), classify=False)
 
 
@@ -175,7 +175,7 @@ def test_stage_2_from_a_file_is_that_of_the_run_which_wrote_it(finished, capsys)
     method = built(artifact=str(folder / FILE))
     assert [stage.name for stage in method.stages()] == ["classify"]
     assert set(method.learners) == {"network"}
-    assert "CoBalT draws over" in capsys.readouterr().err
+    assert "CoBalT balances" in capsys.readouterr().err
     assert torch.equal(method.report.p, whole.report.p)
     run(method)
     assert_equal(state_of(method, "network"), state_of(whole, "network"))
@@ -186,11 +186,11 @@ def test_stage_2_from_a_file_is_that_of_the_run_which_wrote_it(finished, capsys)
 
 def test_a_file_of_other_data_or_of_another_kind_is_refused(finished):
     path = str(finished[1] / FILE)
-    with pytest.raises(ConfigError, match="concepts of other samples"):
+    with pytest.raises(ConfigError, match="belongs to other samples"):
         built(grouped(label_shift=1), artifact=path)
-    with pytest.raises(ConfigError, match=r"holds concepts by slots, and method.concepts=image needs those by image"):
+    with pytest.raises(ConfigError, match=r"contains concepts by slots, but method.concepts=image needs"):
         built(artifact=path, concepts="image")
-    with pytest.raises(ConfigError, match="there is no file of concepts"):
+    with pytest.raises(ConfigError, match="there is no concept file"):
         built(artifact=path + ".not")
 
 
@@ -265,7 +265,7 @@ def test_one_concept_alone_is_warned_of(capsys):
     method = built(discover={"epochs": 1, "batch_size": 48, "lr": 1e-6})  # too short for any
     run(method, stop=2)
     assert int(method.report.kept.sum()) == 1
-    assert "warning: there is one concept alone" in capsys.readouterr().err
+    assert "warning: there is only one concept" in capsys.readouterr().err
     assert method.report.effective_size == pytest.approx(96)  # classes are in balance
 
 

@@ -153,5 +153,5 @@ def test_halves_of_unequal_steps_take_turns_right():
 def test_unlabelled_batches_that_cannot_be_made():
     with pytest.raises(ConfigError, match=r"unlabelled\.batch_ratio"):
         built(make_data(train=40), batch_size=8, unlabelled={"batch_ratio": 0.2})
-    with pytest.raises(ConfigError, match=r"warmup.epochs=3 leaves none of trainer.epochs=3"):
+    with pytest.raises(ConfigError, match=r"warmup.epochs=3 uses up all of trainer.epochs=3"):
         built(make_data(train=40), warmup={"epochs": 3})

@@ -1,4 +1,4 @@
-"""Class-balanced ERM: what balancing labels alone achieves, apart from any attribute."""
+"""Class-balanced ERM: a baseline that balances labels without using any attribute."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from robustlab.methods.erm import ERM
 
 
 def inverse_frequency(values: Tensor) -> Tensor:
-    """Return 1 / how often each one's value occurs, float64 [n]: weights under which values are drawn all alike.
+    """Return the inverse frequency of each sample's value, (n,) float64, weights that make all values equally likely.
 
-    values: int64 [n], at least 0.
+    - values: (n,) int64, non-negative.
     """
     return 1 / torch.bincount(values).double()[values]
 
 
 class ClassBalanced(ERM):
-    """Cross-entropy under which all classes count alike.
+    """Cross-entropy with equal weight for all classes.
 
-    balance: "draws": images are drawn with replacement, with probability 1 / (C n_y) each, as many an epoch as there
-    are; "loss": all images are seen, and the loss of each has the weight n / (C n_y).
+    - balance: "draws" draws images with replacement, each with probability 1 / (C n_y), n draws per epoch; "loss"
+      visits all images and weights the loss of each by n / (C n_y).
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ClassBalanced(ERM):
         self.balance = balance
 
     def build(self, context: Context) -> None:
-        """Make the network, and the weights of draws and losses from the labels to train on."""
+        """Make the network, and compute the weights of draws and losses from the training labels."""
         labels = context.data.assigned[context.data.train_indices]
         weights = inverse_frequency(labels)
         weights = weights / weights.mean()

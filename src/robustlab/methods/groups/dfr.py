@@ -25,21 +25,24 @@ if TYPE_CHECKING:
 
 TRAIN, REWEIGHT = "train", "reweight"
 RETRAINS = {"val": 20, "train": 10}
-"""Balanced draws whose classifiers are averaged, by split (official code)."""
+"""Number of balanced draws whose classifiers are averaged, per split (official code)."""
 ABSENT = -100.0
-"""Logit of a class that the drawn samples do not hold."""
+"""Logit of a class that is missing from the drawn samples."""
 
 
 class DFR(ERM):
-    """Trains by ERM, then fits the last layer anew on samples drawn so that groups are balanced.
+    """Trains with ERM, then refits the last layer on group-balanced draws.
 
-    The last layer is an L1-regularised logistic regression on standardised features; mean and deviation are those of
-    the training split, but while C is chosen for "val" those of the samples that are fitted (official code). split:
-    what the samples are drawn from; "val": as published, and the validation accuracies of the run are then those of
-    samples it was fitted on; "train": the version that needs no other labels for the fit. The inverse strength C is the
-    one with the best worst group: "val": on one half of the validation split after a fit on the other; "train": on the
-    validation split. retrains: draws whose coefficients are averaged; None = 20 for "val", 10 for "train". strengths:
-    what C is chosen from. batch_size: of the passes that compute features.
+    The last layer becomes an L1-regularised logistic regression on standardised features. Their mean and deviation come
+    from the training split, except that for "val" the choice of C uses those of the fitted samples (official code). The
+    inverse regularisation strength C is the one with the best worst-group accuracy: for "val" on one half of the
+    validation split after a fit on the other half, for "train" on the validation split.
+
+    - split: where the draws come from. "val": as published; validation accuracies of the run are then measured on
+      fitted samples. "train": the variant whose fit needs no additional labels.
+    - retrains: number of draws whose coefficients are averaged; None means 20 for "val" and 10 for "train".
+    - strengths: candidates for C.
+    - batch_size: batch size of the passes that compute features.
     """
 
     requires = frozenset({"groups"})
@@ -70,7 +73,7 @@ class DFR(ERM):
         split_groups(context.data, "val", self)
         super().build(context)
         layer = _last_layer(self.learners["network"].network)
-        # of weights, and biases in the last column
+        # weights, with biases in the last column
         self.sum = torch.zeros(layer.out_features, layer.in_features + 1, dtype=torch.float64)
 
     def stages(self) -> Sequence[Stage]:
@@ -79,13 +82,13 @@ class DFR(ERM):
         return [train, Stage(REWEIGHT, 1, learners=(), observed=False)]
 
     def steps_per_epoch(self, stage: Stage, epoch: int) -> int:
-        """Return batches, or fits."""
+        """Return the number of batches, or of fits."""
         if stage.name == TRAIN:
             return super().steps_per_epoch(stage, epoch)
         return self.retrains or RETRAINS[self.split]
 
     def batches(self, stage: Stage, epoch: int, start: int) -> Iterator[Any]:
-        """Yield batches, or for each fit the places of a balanced draw from the split, int64."""
+        """Yield batches, or for each fit the positions of a balanced draw from the split, int64."""
         if stage.name == TRAIN:
             yield from super().batches(stage, epoch, start)
             return
@@ -95,7 +98,7 @@ class DFR(ERM):
             yield balanced_choice(self.groups, key=rng.fold(key, draw))
 
     def _prepare(self) -> None:
-        """Compute the features that are fitted, and choose C; again where a run goes on in between."""
+        """Compute the features to fit on, and choose C; repeated when a run is resumed between fits."""
         data = self.context.data
         train = self._features("train")
         self.mean, self.deviation = self.context.runtime.gather(_scale(train))[0]  # on GPUs, ranks may differ a little
@@ -106,7 +109,7 @@ class DFR(ERM):
             self.strength = self._choose()
 
     def _features(self, split: str) -> Tensor:
-        """Return what the classifier reads, float64 [n, F] on the CPU, in the order of `Data.evaluation(split)`."""
+        """Return the classifier's inputs, (n, F) float64 on the CPU, in the order of `Data.evaluation(split)`."""
         learner, runtime = self.learners["network"], self.context.runtime
         loader = self.context.data.evaluation(split, self.batch_size)
         return torch.cat([features(learner, batch.images, runtime=runtime) for batch in loader.epoch(0)])
@@ -115,7 +118,7 @@ class DFR(ERM):
         return (values - self.mean) / self.deviation
 
     def _choose(self) -> float:
-        """Return the C whose worst group is best on samples that it was not fitted on; of equal ones the first."""
+        """Return the C with the best worst-group accuracy on samples that it was not fitted on; the first of ties."""
         key = rng.fold(self.context.seed, "dfr strength")
         if self.split == "val":
             order = rng.permutation(rng.fold(key, "halves"), len(self.labels))
@@ -145,7 +148,7 @@ class DFR(ERM):
         )
 
     def train_step(self, item: Any, position: Position) -> Mapping[str, Tensor]:
-        """Do a step of ERM, or fit a classifier on a draw and put the mean of all so far into the network."""
+        """Run a step of ERM, or fit a classifier on a draw and install the mean of all fits so far in the network."""
         if position.stage == TRAIN:
             return super().train_step(item, position)
         assert self.strength is not None
@@ -158,7 +161,7 @@ class DFR(ERM):
 
     @torch.no_grad()
     def _install(self, classifier: Tensor) -> None:
-        """Write a classifier of standardised features into the network's last layer, which reads them as they are."""
+        """Write a classifier of standardised features into the network's last layer, which sees raw features."""
         weight = classifier[:, :-1] / self.deviation
         bias = classifier[:, -1] - weight @ self.mean
         learner = self.learners["network"]
@@ -182,7 +185,7 @@ class DFR(ERM):
         return {"strength": self.strength, "sum": self.sum, "fitted": self.fitted}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.strength, self.sum, self.fitted = state["strength"], state["sum"].cpu(), state["fitted"]
 
 
@@ -193,13 +196,13 @@ def _last_layer(network: nn.Module) -> nn.Linear:
 
 
 def _scale(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each column of float64 [n, F], the deviation 1 where it is 0."""
+    """Return mean and standard deviation of each column of (n, F) float64, with zero deviations replaced by 1."""
     deviation = values.std(dim=0, correction=0)
     return values.mean(dim=0), torch.where(deviation > 0, deviation, 1.0)
 
 
 def features(learner: Learner, images: Tensor, *, runtime: Runtime) -> Tensor:
-    """Return the pooled features float64 [B, F] on the CPU of a learner's inference network, in eval mode."""
+    """Return pooled features of a learner's inference network in eval mode, (B, F) float64 on the CPU."""
     network = learner.inference_network.eval()
     with torch.no_grad(), runtime.autocast():
         values = network.features(images)  # type: ignore[operator]
@@ -207,14 +210,17 @@ def features(learner: Learner, images: Tensor, *, runtime: Runtime) -> Tensor:
 
 
 def logistic_regression(features: Tensor, labels: Tensor, *, num_classes: int, strength: float, seed: int) -> Tensor:
-    """Return weights and, in the last column, biases of L1-regularised logistic regression: float64 [C, F + 1].
+    """Return the weights of an L1-regularised logistic regression, (C, F + 1) float64, with biases in the last column.
 
-    features: float64 [n, F]. labels: int64 [n]. strength: C of scikit-learn, the inverse of the penalty's. Two classes
-    get half the logit each, with opposite signs; of more, each is told from all others (liblinear).
+    With two classes, each gets half the logit, with opposite signs; with more, the fit is one-vs-rest (liblinear).
+
+    - features: (n, F) float64.
+    - labels: (n,) int64.
+    - strength: scikit-learn's C, the inverse of the regularisation strength.
     """
     from sklearn.linear_model import LogisticRegression
 
-    # scikit-learn 1.8 took the penalty's name out in favour of its mixing ratio
+    # scikit-learn 1.8 replaced the name of the penalty by a mixing ratio
     penalty: dict[str, Any] = {"l1_ratio": 1.0} if LogisticRegression().penalty == "deprecated" else {"penalty": "l1"}
     inputs = features.numpy()
     fitted = torch.zeros(num_classes, features.shape[1] + 1, dtype=torch.float64)

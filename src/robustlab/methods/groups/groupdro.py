@@ -1,4 +1,4 @@
-"""GroupDRO: the loss of the groups that are worst off (Sagawa, Koh, Hashimoto, Liang, ICLR 2020)."""
+"""GroupDRO: minimise the loss of the worst groups (Sagawa, Koh, Hashimoto, Liang, ICLR 2020)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ from robustlab.methods.groups.class_balanced import inverse_frequency
 class GroupDRO(ERM):
     """Minimises sum_g q_g loss_g, where q moves towards the groups with the largest losses.
 
-    Each step q_g is multiplied by exp(step * loss_g), loss_g the mean loss of group g in the batch, and normalised;
-    loss_g is 0 for groups that the batch does not hold. The official code joins this loss to a sampler that makes
-    groups equally likely in a batch, which holds many of them; here these are two switches:
+    In each training step q_g is multiplied by exp(step * loss_g) and normalised, where loss_g is the mean loss of group
+    g in the batch, or 0 for groups that are not in the batch. The official code combines this loss with a sampler that
+    makes groups equally likely; here these are two switches. Both give GroupDRO as published, `balanced` alone gives
+    RWG, neither gives ERM.
 
-    robust: the loss; false: the mean over images. balanced: the sampler; false: shuffled passes. Both: GroupDRO as
-    published; `balanced` alone: RWG; neither: ERM. step: of q, in its exponent. adjustment: C, which adds
-    C / sqrt(n_g) to the loss that q goes by (the generalisation adjustment of section 3.3), as in the official code
-    also for groups that the batch does not hold; n_g: images of the group.
+    - step: step size of q, in the exponent.
+    - robust: use the loss above; if false, the mean over images.
+    - balanced: use the sampler; if false, shuffled passes.
+    - adjustment: C of the generalisation adjustment (section 3.3), which adds C / sqrt(n_g) to the loss that moves q,
+      for a group of n_g images; as in the official code also for groups that are not in the batch.
     """
 
     requires = frozenset({"groups"})
@@ -66,7 +68,7 @@ class GroupDRO(ERM):
         )
 
     def loss(self, batch: Batch, position: Position) -> Mapping[str, Tensor]:
-        """Return {"loss", "accuracy"} and, where the loss is robust, "mean_loss" over images; moves q first."""
+        """Return {"loss", "accuracy"} and, if the loss is robust, "mean_loss" over images; moves q first."""
         if not self.robust:
             return super().loss(batch, position)
         assert batch.targets is not None
@@ -85,10 +87,14 @@ class GroupDRO(ERM):
         }
 
     def _move(self, losses: Tensor, groups: Tensor) -> Tensor:
-        """Move q by the losses of the images of a batch, float32 [B]; return how many each group has, [num_groups]."""
+        """Move q and return the number of images per group, (num_groups,).
+
+        - losses: (B,) float32, per image.
+        - groups: (B,) int64.
+        """
         members = (groups[:, None] == torch.arange(len(self.q), device=groups.device)).to(losses.dtype)
         counts = members.sum(dim=0)
-        by_group = (losses[:, None] * members).sum(dim=0) / counts.clamp(min=1)  # autocast would make bf16 of a matmul
+        by_group = (losses[:, None] * members).sum(dim=0) / counts.clamp(min=1)  # autocast would run a matmul in bf16
         moved = self.q * (self.step * (by_group + self.margin)).exp()
         self.q = moved / moved.sum()
         return counts
@@ -104,5 +110,5 @@ class GroupDRO(ERM):
         return {"q": self.q}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.q = state["q"].to(self.q)

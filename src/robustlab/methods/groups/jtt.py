@@ -23,14 +23,16 @@ from robustlab.metrics.group_accuracy import group_of
 
 IDENTIFY, TRAIN = "identify", "train"
 FEW_ERRORS = 0.001
-"""Share of errors below which the second stage is hardly more than ERM."""
+"""Share of errors below which the second stage hardly differs from ERM."""
 
 
 @dataclass(frozen=True)
 class IdentificationSettings:
-    """The first stage. epochs: T. errors: of the network after its last epoch, or of the predictions during it.
+    """Settings of the first stage.
 
-    batch_size: of the pass that looks for errors after the epoch.
+    - epochs: T, its number of epochs.
+    - errors: collect the errors after the last epoch, or from the predictions made during it.
+    - batch_size: batch size of the pass that collects errors after the epoch.
     """
 
     epochs: int = 1
@@ -44,13 +46,16 @@ class IdentificationSettings:
 
 
 class JTT(ERM):
-    """Trains by ERM for T epochs, then anew on the training set and `up_weight` more copies of each error.
+    """Trains with ERM for T epochs, then from scratch on the training set plus `up_weight` extra copies of each error.
 
-    Errors are the training images that the first network, "identification", gets wrong after its last epoch, in eval
-    mode and without augmentation; or, as in the official code, `during` it: by the prediction, of the augmented image
-    and in training mode, that the update on its batch started from. Each counts up_weight + 1 times, with augmentations
-    of their own; an epoch of the second stage is one pass over all copies. Both stages use the configured optimizer;
-    with weak regularisation the first may fit everything, and there is nothing left to weight: see the warning.
+    Errors are the training images that the first network, "identification", misclassifies after its last epoch, in eval
+    mode and without augmentation; or, as in the official code, `during` that epoch: according to the training-mode
+    prediction on the augmented image before the update on its batch. Each error is seen up_weight + 1 times per epoch
+    of the second stage, with independent augmentations. Both stages use the configured optimizer; with weak
+    regularisation the first one may fit everything, so that no errors are left to upweight, which raises a warning.
+
+    - identification: settings of the first stage.
+    - up_weight: number of extra copies of each error.
     """
 
     predictors: ClassVar[tuple[str, ...] | None] = ("network",)
@@ -69,10 +74,10 @@ class JTT(ERM):
         self.up_weight = up_weight
         self.errors: Tensor | None = None
         self.wrong: Tensor | None = None
-        """Which samples were predicted wrongly so far in the last epoch of the first stage, bool [num_train]."""
+        """Samples misclassified so far in the last epoch of the first stage, (num_train,) bool."""
 
     def build(self, context: Context) -> None:
-        """Make both networks; the second one's schedule is set again once the number of errors is known."""
+        """Make both networks; the second one is made again, with its real schedule, once the errors are known."""
         self.context, data = context, context.data
         self.first_loader = data.loader(batch_size=context.batch_size, views=("weak",), purpose=IDENTIFY)
         self.learners = {
@@ -85,7 +90,10 @@ class JTT(ERM):
         self._make_second(None)
 
     def _make_second(self, errors: Tensor | None) -> None:
-        """Make the second network and its loader, given the stable indices of errors, int64, or None before."""
+        """Make the second network and its loader.
+
+        - errors: stable indices of the errors, int64; None before they are known.
+        """
         context, indices = self.context, self.context.data.train_indices
         self.errors = errors
         if errors is not None:
@@ -98,7 +106,7 @@ class JTT(ERM):
         )
 
     def stages(self) -> Sequence[Stage]:
-        """Return the two stages; the first network is not what is evaluated."""
+        """Return the two stages; the first one is not evaluated."""
         first = Stage(IDENTIFY, self.identification.epochs, evaluated=False, learners=("identification",))
         return [first, Stage(TRAIN, self.context.epochs, learners=("network",))]
 
@@ -106,7 +114,7 @@ class JTT(ERM):
         return self.first_loader if stage.name == IDENTIFY else self.second_loader
 
     def steps_per_epoch(self, stage: Stage, epoch: int) -> int:
-        """Return the batches of one pass; of the second stage the number is known once the first is over."""
+        """Return the number of batches per epoch; for the second stage it is only known after the first."""
         return len(self._loader(stage))
 
     def batches(self, stage: Stage, epoch: int, start: int) -> Iterator[Any]:
@@ -114,7 +122,7 @@ class JTT(ERM):
         return self._loader(stage).epoch(epoch, start=start)
 
     def train_step(self, item: Batch, position: Position) -> Mapping[str, Tensor]:
-        """Do one step of the stage's network on its cross-entropy; return {"loss", "accuracy"}."""
+        """Run one cross-entropy step of the stage's network; return {"loss", "accuracy"}."""
         assert item.targets is not None
         learner = self.learners["identification" if position.stage == IDENTIFY else "network"]
         learner.network.train()
@@ -144,14 +152,14 @@ class JTT(ERM):
         share = len(errors) / len(indices)
         if share < FEW_ERRORS:
             warn(
-                f"JTT's first network gets {len(errors)} of {len(indices):,} training images wrong "
-                f"({100 * share:.2f} %), so the second stage is hardly more than ERM; lower "
+                f"JTT's first network misclassifies {len(errors)} of {len(indices):,} training images "
+                f"({100 * share:.2f} %), so the second stage hardly differs from ERM; lower "
                 f"method.identification.epochs, or raise optimizer.weight_decay and lower optimizer.lr"
             )
         return {"jtt/errors": float(len(errors)), "jtt/error_share": share, **minority_found(data, errors)}
 
     def _wrong_after(self) -> Tensor:
-        """Return which samples the first network predicts wrongly as it is now, bool [num_train] on the CPU."""
+        """Return the samples that the first network currently misclassifies, (num_train,) bool on the CPU."""
         data, runtime = self.context.data, self.context.runtime
 
         def predict(images: Tensor) -> dict[str, Tensor]:
@@ -160,11 +168,11 @@ class JTT(ERM):
         return train_predictions(data, predict, batch_size=self.identification.batch_size)[""] != data.assigned
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the stable indices of the errors, None before they are known, and what was seen wrong so far."""
+        """Return the stable indices of the errors (None before they are known) and the errors seen so far."""
         return {"errors": self.errors, "wrong": self.wrong}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave; the second network goes on with the schedule that belongs to it."""
+        """Restore the state that `state_dict` returned, and the second network's schedule."""
         if self.wrong is not None:
             self.wrong.copy_(state["wrong"])
         if state["errors"] is not None:
@@ -174,10 +182,12 @@ class JTT(ERM):
 
 
 def minority_found(data: Data, errors: Tensor) -> dict[str, float]:
-    """Return which share of the minority samples the errors hold, and which share of the errors they are; for analysis.
+    """Return the recall and precision of the errors as a detector of minority samples, for analysis only.
 
-    The majority of a class are the samples with its most frequent attribute. errors: stable indices, int64. Empty where
-    attributes are not known, or no sample is in a minority.
+    The minority of a class are the samples without its most frequent attribute. Empty if attributes are unknown or
+    there is no minority.
+
+    - errors: stable indices, int64.
     """
     attributes = data.attributes("train")
     if attributes is None:

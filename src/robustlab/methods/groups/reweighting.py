@@ -1,4 +1,4 @@
-"""Balancing groups by the choice of images (Idrissi, Arjovsky, Pezeshki, Lopez-Paz, CLeaR 2022): RWG and SUBG."""
+"""RWG and SUBG: balance groups by reweighting or subsampling (Idrissi, Arjovsky, Pezeshki, Lopez-Paz, CLeaR 2022)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from robustlab.methods.groups.class_balanced import inverse_frequency
 
 
 def balanced_choice(groups: Tensor, *, key: int) -> Tensor:
-    """Return places at which all groups that occur are equally frequent: as many of each as the smallest has.
+    """Return the positions of a subsample with as many samples of each group as the smallest one has, int64, ascending.
 
-    groups: int64 [n]. Returns int64, ascending. Which ones of a group are taken is drawn by `key`.
+    - groups: (n,) int64.
+    - key: random key for the choice within each group.
     """
     places = [(groups == group).nonzero().flatten() for group in groups.unique().tolist()]
     least = min(map(len, places))
@@ -25,7 +26,7 @@ def balanced_choice(groups: Tensor, *, key: int) -> Tensor:
 
 
 class RWG(ERM):
-    """Cross-entropy on images drawn with replacement, so that all groups that occur are equally likely."""
+    """Cross-entropy on images drawn with replacement, with all occurring groups equally likely."""
 
     requires = frozenset({"groups"})
 
@@ -45,9 +46,9 @@ class RWG(ERM):
 
 
 class SUBG(ERM):
-    """Cross-entropy on as many images of each group as the smallest has, the same in every epoch; the rest is unused.
+    """Cross-entropy on a fixed subsample with as many images of each group as the smallest one has.
 
-    An epoch is one pass over these few.
+    An epoch is one pass over the subsample; the other images are never used.
     """
 
     requires = frozenset({"groups"})

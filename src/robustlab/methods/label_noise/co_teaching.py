@@ -1,4 +1,4 @@
-"""Co-teaching: two networks that pick each other's samples (Han et al., NeurIPS 2018)."""
+"""Co-teaching: two networks that select each other's samples (Han et al., NeurIPS 2018)."""
 
 from __future__ import annotations
 
@@ -20,23 +20,30 @@ NETWORKS = ("network1", "network2")
 
 
 def forget_share(epoch: int, *, rate: float, num_gradual: int, exponent: float) -> float:
-    """Return 1 - R(T) = rate * min(T^exponent / num_gradual, 1): share of a batch left out in epoch T = 0, 1, ..."""
+    """Return 1 - R(T) = rate * min(T^exponent / num_gradual, 1), the share of a batch dropped in epoch T = 0, 1, ..."""
     return rate * min(epoch**exponent / num_gradual, 1.0) if num_gradual > 0 else rate
 
 
 def small_losses(losses: Tensor, share: float) -> Tensor:
-    """Return the places (int64) of the `share` of a batch with the smallest losses, at least one. losses: float [B]."""
+    """Return the positions of the smallest losses in a batch, int64, at least one.
+
+    - losses: (B,) float.
+    - share: fraction of the batch to keep.
+    """
     kept = max(1, int(share * len(losses) + 1e-6))  # 10 * (1 - 0.9) falls just short of 1
     return losses.argsort(stable=True)[:kept]
 
 
 class CoTeaching(Method):
-    """Each network learns from the samples on which the other one's loss is small.
+    """Each network learns from the samples on which the other network's loss is small.
 
-    forget_rate: tau, the share of samples given up in the end; None = the noise rate, which the paper takes as known:
-    the true rate of wrong labels, or the nominal one where clean labels are not known. num_gradual: T_k, epochs until
-    then. exponent: c. The paper reports single networks ("network1", "network2"); `predict` sums their logits, as for
-    the other two-network methods here.
+    The paper reports single networks ("network1", "network2"); `predict` sums their logits, as the other two-network
+    methods do.
+
+    - forget_rate: tau, the final share of dropped samples; None uses the noise rate, which the paper assumes known: the
+      true rate of wrong labels, or the nominal one if clean labels are unknown.
+    - num_gradual: T_k, the number of epochs until that share is reached.
+    - exponent: c, the exponent of the epoch.
     """
 
     def __init__(
@@ -51,13 +58,13 @@ class CoTeaching(Method):
             raise ConfigError(f"method.forget_rate is {forget_rate}; it must lie in [0, 1)")
         if num_gradual < 0 or exponent <= 0:
             raise ConfigError(
-                f"method.num_gradual={num_gradual}, method.exponent={exponent}: the one must be at least 0, the other "
-                f"above 0"
+                f"method.num_gradual={num_gradual}, method.exponent={exponent}: the first must be at least 0, the "
+                f"second above 0"
             )
         self.forget_rate, self.num_gradual, self.exponent = forget_rate, num_gradual, exponent
 
     def build(self, context: Context) -> None:
-        """Make both networks. Raises `ConfigError` where neither the user nor the data says how much noise there is."""
+        """Make both networks. Raises `ConfigError` if neither the user nor the data specifies the noise rate."""
         self.context = context
         self.loader = self._train_loader(context)
         self.learners = {
@@ -66,21 +73,21 @@ class CoTeaching(Method):
         }
         self.rate = self._rate(context) if self.forget_rate is None else self.forget_rate
         device, noisy = context.runtime.device, context.data.is_noisy
-        self.wrong = None if noisy is None else noisy.to(device)  # for the diagnostics alone
-        self.picked = torch.zeros(2, dtype=torch.int64, device=device)  # right labels among the picked, all picked
+        self.wrong = None if noisy is None else noisy.to(device)  # only for diagnostics
+        self.picked = torch.zeros(2, dtype=torch.int64, device=device)  # correctly labelled, all
 
     def _rate(self, context: Context) -> float:
         record = context.data.noise_record()
         known = record["true_rate"] is not None
         rate = record["true_rate"] if known else record["rate"]
         if rate is None:
-            raise ConfigError("method=co_teaching cannot tell how many labels are wrong here; set method.forget_rate")
+            raise ConfigError("method=co_teaching does not know the noise rate of this data; set method.forget_rate")
         origin = "the true rate of wrong labels" if known else "the nominal rate of the noise"
-        say(f"Co-teaching gives up {percent(rate)}, {origin}; method.forget_rate=<share> sets another")
+        say(f"Co-teaching drops {percent(rate)} of the samples, {origin}; override with method.forget_rate=<share>")
         return float(rate)
 
     def train_step(self, item: Batch, position: Position) -> Mapping[str, Tensor]:
-        """Let both networks judge the batch, then train each on the other's choice."""
+        """Let both networks rank the batch, then train each on the samples that the other selected."""
         assert item.targets is not None
         share = 1 - forget_share(position.epoch, rate=self.rate, num_gradual=self.num_gradual, exponent=self.exponent)
         losses: list[Tensor] = []
@@ -116,7 +123,7 @@ class CoTeaching(Method):
         return metrics
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return the sum of both networks' logits, float32 [B, C]."""
+        """Return the sum of both networks' logits, (B, C) float32."""
         return self.predictions(images)[""]
 
     def predictions(self, images: Tensor) -> dict[str, Tensor]:
@@ -129,5 +136,5 @@ class CoTeaching(Method):
         return {"picked": self.picked}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.picked.copy_(state["picked"])

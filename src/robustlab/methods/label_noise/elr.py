@@ -16,19 +16,28 @@ from robustlab.engine.shared_batch import whole
 from robustlab.methods.single_network import SingleNetwork
 
 CLAMP = 1e-4
-"""Probabilities are kept this far from 0 and 1 (official code), so that log(1 - <p, t>) stays finite."""
+"""Minimum distance of probabilities from 0 and 1 (official code), so that log(1 - <p, t>) stays finite."""
 
 
 def early_learning_penalty(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Return mean log(1 - <p, t>), equation (6) of the paper. probabilities (with gradient), targets: float [B, C]."""
+    """Return the mean of log(1 - <p, t>).
+
+    - probabilities: p, (B, C) float, carries the gradient.
+    - targets: t, (B, C) float.
+
+    Source: Liu et al. (2020), equation (6).
+    """
     return torch.log(1 - (targets * probabilities).sum(dim=1)).mean()
 
 
 class ELR(SingleNetwork):
-    """Cross-entropy plus a pull towards what the network predicted in earlier epochs.
+    """Cross-entropy plus a penalty that pulls predictions towards those of earlier epochs.
 
     Every training sample has a target t, a moving average of its predictions: t = momentum * t + (1 - momentum) * p.
-    strength: lambda, the weight of the penalty. The paper's values: 3 and 0.7 for CIFAR-10, 7 and 0.9 for CIFAR-100.
+    The paper uses strength 3 and momentum 0.7 for CIFAR-10, 7 and 0.9 for CIFAR-100.
+
+    - strength: lambda, the weight of the penalty.
+    - momentum: beta, the decay of the targets, in [0, 1).
     """
 
     def __init__(self, *, strength: float = 3.0, momentum: float = 0.7) -> None:
@@ -40,12 +49,12 @@ class ELR(SingleNetwork):
         self.strength, self.momentum = strength, momentum
 
     def build(self, context: Context) -> None:
-        """Make the network and the targets, float32 [N, C], all zero before a sample is first seen."""
+        """Make the network and the targets, (N, C) float32, which are zero until a sample is first seen."""
         super().build(context)
         self.targets = torch.zeros(context.data.num_train, context.task.num_classes, device=context.runtime.device)
 
     def loss(self, batch: Batch, position: Position) -> Mapping[str, Tensor]:
-        """Return {"loss", "loss_labelled", "loss_penalty", "accuracy"}; moves the targets of the batch first."""
+        """Return {"loss", "loss_labelled", "loss_penalty", "accuracy"}; updates the batch's targets first."""
         assert batch.targets is not None
         logits = self.learners["network"](batch.images).float()
         probabilities = logits.softmax(dim=1).clamp(CLAMP, 1 - CLAMP)
@@ -69,5 +78,5 @@ class ELR(SingleNetwork):
         return {"targets": self.targets}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.targets.copy_(state["targets"])

@@ -14,11 +14,11 @@ from robustlab.pruning.update_noise import LEAST_STD, NoiseSettings, UpdateNoise
 
 
 class DemP(PrunedNetwork):
-    """Demon Pruning: a penalty that rises and falls drives units to death, noise helps, dead ones are removed.
+    """Demon Pruning: a penalty that rises and falls kills units, noise promotes that, and dead units are removed.
 
-    Update t: lambda and sigma of t; every `surgery.every` updates dead units go; gradients of the cross-entropy; the
-    penalty's gradient; clipping; the optimizer's step; noise. The final sparsity is an outcome of `reg.peak`.
-    `reg.floor` (ours) keeps the penalty from killing whole layers at large peaks.
+    Update t computes lambda and sigma of t; every `surgery.every` updates it removes dead units; it then accumulates
+    gradients of the cross-entropy, adds the penalty's gradient, clips, runs the optimizer, and adds noise. The final
+    sparsity results from `reg.peak`. `reg.floor` (ours) keeps the penalty from killing whole layers at large peaks.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class DemP(PrunedNetwork):
 
     @property
     def advice(self) -> str:
-        """What to do when nothing is left."""
-        floor = "" if self.reg.floor is not None else ", or let the penalty stop in time, e.g. method.reg.floor=2"
+        """Advice for a run that would remove every unit."""
+        floor = "" if self.reg.floor is not None else ", or let the penalty stop earlier, e.g. method.reg.floor=2"
         return f"lower method.reg.peak, which is {self.reg.peak}{floor}"
 
     def build(self, context: Context) -> None:
-        """Make the learner, and let penalty and noise into its updates."""
+        """Make the learner, and hook penalty and noise into its updates."""
         super().build(context)
         self._lambda = self.reg.strength(self.total_updates)
         self._sigma = self.noise.strength(self._lambda, self.total_updates)
@@ -54,7 +54,7 @@ class DemP(PrunedNetwork):
         self.after_surgery()
 
     def after_surgery(self) -> None:
-        """Take up the parameters as they are now."""
+        """Collect the current parameters."""
         network = self.learners["network"].network
         self._penalised = targeted(network, self.units, self.reg.target) if self.reg.peak else []
         self._floor = None
@@ -65,7 +65,7 @@ class DemP(PrunedNetwork):
         self._noise = UpdateNoise(network, mask=self.noise.mask, seed=seed)
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
-        """Return lambda, lambda * R and sigma of the update to come, beside the metrics of pruning."""
+        """Return lambda, lambda * R and sigma of the next update, together with the pruning metrics."""
         values = super().end_epoch(stage, epoch)
         t = self.learners["network"].updates
         strength = self._lambda(t)
@@ -75,7 +75,7 @@ class DemP(PrunedNetwork):
         return values
 
     def _add_penalty(self) -> None:
-        """Between the task's gradient and clipping: take the mask of the one, add the other."""
+        """Add the penalty's gradient after the task's gradient and before clipping, recording the task's mask first."""
         t = self.learners["network"].updates
         if self._sigma(t) >= LEAST_STD:
             self._noise.look()

@@ -1,7 +1,7 @@
 """Torch-Pruning's GroupNorm pruner (Fang et al., DepGraph, CVPR 2023), with removal by this package's surgeon.
 
-The library finds coupled layers and ranks units. What it removes itself leaves the optimizer with the old parameters;
-the surgeon removes the same channels and takes the optimizer's state along.
+The library finds coupled layers and ranks units. Its own removal would leave the optimizer with the old parameters; the
+surgeon removes the same channels and updates the optimizer's state.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from robustlab.pruning.target import TargetSettings
 
 @dataclass(frozen=True)
 class CoupledSurgery(BaselineSurgery):
-    """As `BaselineSurgery`; the library knows no skips that select channels, so "per_block" is refused for ResNets."""
+    """Like `BaselineSurgery`, but refuses "per_block" for ResNets, whose selecting skips the library does not know."""
 
     residual: Literal["per_block", "stage_shared", "inner_only"] = "stage_shared"
 
 
 class GroupNorm(OneShot):
-    """Trains with a pull on all weights of a unit that is stronger on smaller units, prunes the smallest, trains on.
+    """Trains with a group penalty that is stronger for smaller units, prunes the smallest, and continues training.
 
-    strength: of that pull (`reg`); 0 = none. alpha: how much stronger it is on the smallest unit of a layer than on the
-    largest. normalizer: units of different layers are compared by their importance over their layer's mean (the
-    library's default) or largest ("max": one large unit of a narrow layer makes all its others look small).
+    - strength: weight of the penalty (`reg` in the library); 0 turns it off.
+    - alpha: how much stronger it is for the smallest unit of a layer than for the largest.
+    - normalizer: units of different layers are compared by their importance relative to their layer's mean (the
+      library's default) or maximum ("max": one large unit in a narrow layer makes all its others look small).
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class GroupNorm(OneShot):
         surgery: CoupledSurgery | None = None,
         death: DeathSettings | None = None,
     ) -> None:
-        """Raise `ConfigError` for values out of range, and where torch-pruning is not installed."""
+        """Raise `ConfigError` for values out of range, or if torch-pruning is not installed."""
         super().__init__(
             target=target,
             prune_at=prune_at,
@@ -65,7 +66,7 @@ class GroupNorm(OneShot):
         self.strength, self.alpha, self.normalizer = strength, alpha, normalizer
 
     def build(self, context: Context) -> None:
-        """Make the network and let the pull into its updates. Raises `ConfigError` for units it cannot rank."""
+        """Make the network and hook the penalty into its updates. Raises `ConfigError` for units it cannot rank."""
         super().build(context)
         self.scores(self.prunable(), 0)
         self.learners["network"].on_gradients = self._pull

@@ -1,4 +1,4 @@
-"""Baselines that prune once to a target: at chance, by size, and what they share with the others."""
+"""Baselines that prune once to a target: their common base, random pruning and magnitude pruning."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from robustlab.pruning.unit_selection import SCOPES, Ranking
 
 @dataclass(frozen=True)
 class BaselineSurgery(SurgerySettings):
-    """As `SurgerySettings`; without `enabled` only the pruning itself removes units, not the test for dead ones."""
+    """Like `SurgerySettings`; without `enabled`, only the pruning itself removes units, not the test for dead units."""
 
     enabled: bool = False
 
 
 class OneShot(PrunedNetwork):
-    """Cross-entropy training with one pruning on the way; a subclass says how units are ranked, in `scores`.
+    """Cross-entropy training that prunes once along the way; a subclass ranks the units in `scores`.
 
-    target: the share of the network that is gone after the pruning, see `TargetSettings`. prune_at: when, as a share of
-    the run's updates: 0 = before the first, 1 = after the last; what is left of the run is the fine-tuning. scope:
-    "global" ranks the units of all layers together, "per_layer" takes the same share of every layer.
+    - target: share of the network to remove, see `TargetSettings`.
+    - prune_at: when to prune, as a share of the run's updates: 0 is before the first, 1 after the last; the remaining
+      updates are the fine-tuning.
+    - scope: "global" ranks the units of all layers together, "per_layer" removes the same share of every layer.
     """
 
     def __init__(
@@ -58,26 +59,26 @@ class OneShot(PrunedNetwork):
 
     @abstractmethod
     def scores(self, units: Units, round_number: int) -> Scores:
-        """Return a score for each unit of the network as it is; the lowest are removed."""
+        """Return a score for each unit of the current network; the units with the lowest scores are removed."""
 
     def targets(self) -> list[float]:
-        """Return the share removed after each round of scoring and removal; all rounds fall on the same update."""
+        """Return the cumulative share removed after each round of scoring; all rounds happen before the same update."""
         return [self.target.share]
 
     def build(self, context: Context) -> None:
-        """Make the network. Raises `ConfigError` for a target that it cannot reach."""
+        """Make the network. Raises `ConfigError` for a target that cannot be reached."""
         super().build(context)
         scored = [one.name for one in self.prunable().sets]
         limits = {"min_width": self.surgery.min_width, "round_to": self.surgery.round_to}
         check_target(self.target, self.record.dense, scored, **limits)
 
     def prunable(self) -> Units:
-        """Return the units but those of excluded sets."""
+        """Return the units, except those in excluded sets."""
         units = self.surgeon.units
         return Units(tuple(one for one in units.sets if one.name not in self.surgery.exclude))
 
     def before_update(self, t: int) -> None:
-        """Prune if it is time to, then do what is due for dead units."""
+        """Prune if it is time to, then remove dead units if that is due."""
         if not self.pruned and self.due(t):
             self.prune_to_target(t)
         super().before_update(t)
@@ -93,7 +94,7 @@ class OneShot(PrunedNetwork):
         return t >= round(self.prune_at * self.total_updates)
 
     def prune_to_target(self, t: int) -> None:
-        """Score and remove, round by round."""
+        """Score and remove units, round by round."""
         units = self.prunable()
         for number, share in enumerate(self.targets()):
             ranking = Ranking(
@@ -109,17 +110,17 @@ class OneShot(PrunedNetwork):
         self.pruned = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of a pruned network and whether it has been pruned."""
+        """Return the base class's state, and whether the network has been pruned."""
         return {**super().state_dict(), "pruned": self.pruned}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         super().load_state_dict(state)
         self.pruned = state["pruned"]
 
 
 class RandomPruning(OneShot):
-    """Removes uniformly chosen units, a function of the seed."""
+    """Removes units chosen uniformly at random, as a function of the seed."""
 
     def __init__(
         self,
@@ -142,17 +143,19 @@ class RandomPruning(OneShot):
         )
 
     def scores(self, units: Units, round_number: int) -> Scores:
-        """Return uniform draws."""
+        """Return uniform random scores."""
         widths = {one.name: len(self.surgeon.live[one.name]) for one in units.sets}
         return random_scores(widths, key=rng.fold(self.context.seed, "random pruning", round_number))
 
 
 class Magnitude(OneShot):
-    """Removes the units of the smallest norm of incoming weights, bias and norm parameters.
+    """Removes the units whose incoming weights, bias and normalisation parameters have the smallest norm.
 
-    scope: "per_layer" is the authors' variant. norm: "l1" or "l2". normalizer: how scope "global" compares
-    units of different layers: "mean" by their norm over the mean of their layer, "none" by raw norms, which grow with
-    the number of weights of a unit, so that layers of few inputs lose almost all of their units.
+    - scope: "per_layer" is the authors' variant.
+    - norm: "l1" or "l2".
+    - normalizer: how scope "global" compares units of different layers: "mean" divides by the layer's mean norm, "none"
+      uses raw norms, which grow with the number of weights per unit, so that layers with few inputs lose almost all of
+      their units.
     """
 
     def __init__(
@@ -181,5 +184,5 @@ class Magnitude(OneShot):
         self.norm, self.normalizer = norm, normalizer
 
     def scores(self, units: Units, round_number: int) -> Scores:
-        """Return the norms, in a layer's own measure."""
+        """Return the norms, normalised per layer."""
         return normalised(magnitude_scores(self.learners["network"].network, units, norm=self.norm), self.normalizer)

@@ -1,4 +1,4 @@
-"""Base of methods that remove units of one network during training: checks, removal, metrics, the run's record."""
+"""Base class of methods that remove units during training: checks, removal, metrics and the record of events."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from robustlab.pruning.surgery_settings import SurgerySettings
 
 
 class PrunedNetwork(SingleNetwork):
-    """Cross-entropy training of one network that loses units. What to remove is a subclass's part, by `prune`.
+    """Cross-entropy training of one network that loses units; subclasses decide which, by calling `prune`.
 
-    By itself it removes dead units every `surgery.every` updates (see `DeathSettings`) and trains with nothing else.
+    On its own it only removes dead units every `surgery.every` updates (see `DeathSettings`).
     """
 
     not_extendable = "its penalty, noise and pruning are planned for all updates, and dead units go after the last"
 
     advice = "remove fewer units"
-    """What to do when nothing is left."""
+    """Advice for a run that would remove every unit."""
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class PrunedNetwork(SingleNetwork):
         self.death = settings(DeathSettings, death)
         if self.surgery.fold_constants and self.death.mode == "sum":
             raise ConfigError(
-                "method.surgery.fold_constants=true removes units with a constant output, method.death.mode=sum those "
-                "with a sum below death.eps; set death.mode=saturated_const, or fold_constants=false"
+                "method.surgery.fold_constants=true removes units with a constant output, but method.death.mode=sum "
+                "finds units with a sum below death.eps; set death.mode=saturated_const, or fold_constants=false"
             )
 
     def build(self, context: Context) -> None:
-        """Make the learner, with a surgeon for the network's units."""
+        """Make the learner and attach a surgeon for its units."""
         super().build(context)
         learner = self.learners["network"]
         self.total_updates = sum(
@@ -63,7 +63,7 @@ class PrunedNetwork(SingleNetwork):
             for stage in self.stages()
             for epoch in range(stage.epochs)
         )
-        """T: optimizer updates of the whole run."""
+        """T, the number of updates in the whole run."""
         self.units = units_of(learner.network).in_mode(self.surgery.residual)
         self.surgeon = learner.attach_surgeon(
             self.units,
@@ -79,7 +79,7 @@ class PrunedNetwork(SingleNetwork):
         self._seconds, self._waited = 0.0, 0.0
 
     def train_step(self, item: Batch, position: Position) -> Mapping[str, Tensor]:
-        """Do what comes before an update, then the step; see `before_update`."""
+        """Call `before_update` if an update starts here, then run the step."""
         learner, self._epoch = self.learners["network"], position.epoch
         if learner.pending == 0:
             started, self._waited = time.perf_counter(), 0.0
@@ -89,25 +89,26 @@ class PrunedNetwork(SingleNetwork):
         return super().train_step(item, position)
 
     def loss(self, batch: Batch, position: Position) -> Mapping[str, Tensor]:
-        """Return {"loss", "accuracy"}: cross-entropy, and the share of right predictions on the assigned labels."""
+        """Return {"loss", "accuracy"}: cross-entropy, and accuracy on the assigned labels."""
         assert batch.targets is not None
         logits = self.learners["network"](batch.images).float()
         loss = F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(dim=1) == batch.targets).float().mean()}
 
     def before_update(self, t: int) -> None:
-        """Called before the first micro-batch of update `t` = 0, 1, ..., T - 1: remove dead units where it is time."""
+        """Remove dead units if it is time to; called before the first micro-batch of update `t` = 0, 1, ..., T - 1."""
         if t % self.surgery.every == 0 and t >= self.surgery.start:
             self.remove_dead(t=t)
 
     def after_surgery(self) -> None:
-        """Called when parameters have been replaced: by a removal, or by a checkpoint of a smaller network."""
+        """Called when parameters have been replaced, by a removal or by loading a checkpoint of a smaller network."""
 
     def remove_dead(self, *, t: int, final: bool = False) -> int:
-        """Remove the units that are dead now and return how many are gone; with surgery.enabled=false, count them.
+        """Remove the units that are dead now and return their number; with surgery.enabled=false only count them.
 
-        final: test on `death.final_num_samples` images instead of `death.num_samples`, and record how many units the
-        smaller test would have taken wrongly, and how many predictions the removal changes.
+        - t: the update before which this happens.
+        - final: test on `death.final_num_samples` images instead of `death.num_samples`, and record how many units the
+          smaller test would have removed wrongly and how many predictions the removal changes.
         """
         report = self._find_dead(self.death.num_samples)
         if not self.surgery.enabled:
@@ -144,10 +145,13 @@ class PrunedNetwork(SingleNetwork):
         t: int,
         constants: Mapping[str, Tensor] | None = None,
     ) -> int:
-        """Remove units, record the event, and return how many are gone. dead, constants: see `Surgeon.remove`.
+        """Remove units, record the event, and return the number removed; do nothing if all are known to be dead.
 
-        Nothing happens if these units are known to be dead already. Raises `NumericalError` if no path from the images
-        to the classifier would be left.
+        - dead, constants: see `Surgeon.remove`.
+        - reason: why the units are removed, for the record.
+        - t: the update before which they are removed.
+
+        Raises `NumericalError` if no path from the images to the classifier would be left.
         """
         if not self.surgeon.is_news(dead):
             return 0
@@ -162,14 +166,17 @@ class PrunedNetwork(SingleNetwork):
         return removed
 
     def death_batches(self, num_samples: int | None) -> Iterator[Tensor]:
-        """Yield training images without augmentation, float [B, C, H, W], always the same for a seed; None = all."""
+        """Yield un-augmented training images, (B, C, H, W) float, the same ones every time for a seed.
+
+        - num_samples: number of images; None for all.
+        """
         yield from self._samples.batches(num_samples)
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
-        """Return the metrics of pruning beside the diagnostics; after the last epoch, check and remove first.
+        """Return pruning metrics and diagnostics; after the last epoch, first check for dead units and remove them.
 
-        "time/pruning_seconds" are those of checks and surgery between the epoch's steps, "time/final_pruning_seconds"
-        those after the last one.
+        "time/pruning_seconds" is the time spent on checks and surgery between the epoch's steps,
+        "time/final_pruning_seconds" the time spent after the last one.
         """
         seconds = {"time/pruning_seconds": self._seconds}
         self._seconds = self._waited = 0.0
@@ -189,7 +196,7 @@ class PrunedNetwork(SingleNetwork):
         return {"live_units": picture}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the record, and what was counted without removal."""
+        """Return the record of events, and the counts of dead units that were not removed."""
         return {
             "record": self.record.state_dict(),
             "ever_dead": self._ever_dead,
@@ -198,7 +205,7 @@ class PrunedNetwork(SingleNetwork):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave, after the learner has its smaller network back."""
+        """Restore the state that `state_dict` returned, once the learner's network has been cut to size."""
         self.record.load_state_dict(state["record"])
         self._ever_dead, self._counted = dict(state["ever_dead"]), dict(state["counted"])
         self._seconds = state["seconds"]
@@ -209,21 +216,21 @@ class PrunedNetwork(SingleNetwork):
         if self.surgery.fold_constants:
             chosen = replace(chosen, mode="saturated_const", fold_mean=True)
         self._wait()
-        # Ranks share long checks only: with statistics of BatchNorm of their own they should each see all samples.
-        # In train mode they must do equal numbers of passes, as synchronised statistics are waited for.
+        # Ranks only split long checks: with separate BatchNorm statistics, each should see all samples. In train mode
+        # they must run equally many passes, since synchronised statistics wait for every rank.
         share = num_samples != chosen.num_samples and not chosen.require_train_dead
         batches = self._samples.batches(num_samples, share=share)
         return find_dead(self.learners["network"].network, self.units, batches, settings=chosen, runtime=runtime)
 
     def _wait(self) -> None:
-        """Let the device finish the steps before, whose time is not that of pruning."""
+        """Let the device finish earlier steps, so that their time is not counted as pruning."""
         if self.context.runtime.device.type == "cuda":
             started = time.perf_counter()
             torch.cuda.synchronize()
             self._waited += time.perf_counter() - started
 
     def _count(self, report: DeathReport) -> None:
-        """Take in dead units that stay: their share, and how many of those ever found dead are dead now."""
+        """Record dead units that are not removed: their share, and how many of all ever found dead are dead now."""
         live = self.surgeon.live
         for name, dead in report.dead.items():
             ever = self._ever_dead.setdefault(name, torch.zeros(self.surgeon.original[name], dtype=torch.bool))
@@ -236,9 +243,10 @@ class PrunedNetwork(SingleNetwork):
 
     @torch.no_grad()
     def _logits(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the logits of the network that is trained, and of its moving average if there is one, in float32.
+        """Return float32 logits of the trained network and of its moving average, if there is one.
 
-        They differ: units that are dead in the one may still speak in the other, from which they are removed, too.
+        They are compared separately: units that are dead in the network may still be active in the average, from which
+        they are removed as well.
         """
         learner = self.learners["network"]
         networks = {"logit_change": learner.network}

@@ -1,4 +1,4 @@
-"""SNAP-S and CroP-S: units pruned by derivatives of the loss for their gates, at initialisation or soon after it."""
+"""SNAP-S and CroP-S: prune units by derivatives of the loss with respect to their gates, at initialisation or later."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ CRITERIA = {"snap": snap_scores, "crop": crop_scores}
 
 @dataclass(frozen=True)
 class ScoringSettings:
-    """What the scores are computed on: `batches` of `batch_size` training images without augmentation.
+    """The data for computing scores: `batches` of `batch_size` un-augmented training images.
 
-    refresh_norm: let BatchNorm's running statistics be those of these batches while scores are computed; at
-    initialisation they are (0, 1) otherwise.
+    - refresh_norm: use BatchNorm statistics of these batches while computing scores; at initialisation the running
+      statistics would otherwise be (0, 1).
     """
 
     batches: int = 10
@@ -44,10 +44,10 @@ class ScoringSettings:
 
 @dataclass(frozen=True)
 class RoundSettings:
-    """In how many rounds of scoring and removal a target is reached, all before the same update.
+    """The rounds of scoring and removal that reach a target, all before the same update.
 
-    steps: 1 = one round; n > 1 = n + 2 rounds, to target - (target - start) * 0.5^i for i = 0 ... n and then to the
-    target, or one round where the target does not exceed `start` (`cumulative_targets`).
+    - steps: 1 means one round; n > 1 means n + 2 rounds, to target - (target - start) * 0.5^i for i = 0 ... n and then
+      to the target, or one round if the target does not exceed `start` (see `cumulative_targets`).
     """
 
     steps: int = 1
@@ -61,15 +61,17 @@ class RoundSettings:
 
 @dataclass(frozen=True)
 class EarlyRounds(RoundSettings):
-    """As `RoundSettings`, with the number of rounds of the authors' runs."""
+    """Like `RoundSettings`, with the authors' number of rounds as the default."""
 
     steps: int = 5
 
 
 class Saliency(OneShot):
-    """Prunes by |dL/dg| (SNAP-S) or |H g| (CroP-S; in several rounds CroP-it-S), as the baselines of the DemP authors.
+    """Prunes by |dL/dg| (SNAP-S) or |H g| (CroP-S; CroP-it-S with several rounds), as in the DemP authors' baselines.
 
-    criterion: "snap" or "crop".
+    - criterion: "snap" or "crop".
+    - scoring: the data for computing scores.
+    - rounds: the rounds of scoring and removal.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class Saliency(OneShot):
         return cumulative_targets(self.target.share, start=self.rounds.start, steps=self.rounds.steps)
 
     def scores(self, units: Units, round_number: int) -> Scores:
-        """Return the scores, on other batches in each round, averaged over ranks: each has its own statistics."""
+        """Return the scores, on different batches in each round, averaged over ranks with their own statistics."""
         network = self.learners["network"].network
         refreshed = (
             refreshed_statistics(network, self._batches(round_number)) if self.scoring.refresh_norm else nullcontext()
@@ -121,13 +123,15 @@ class Saliency(OneShot):
 
 
 class EarlySaliency(Saliency):
-    """EarlySNAP-S and EarlyCroP-S: the same scores once training has settled (Rachwan et al. 2022, as DemP's authors).
+    """EarlySNAP-S and EarlyCroP-S: the same scores once training has settled (Rachwan et al. 2022; DemP's authors).
 
     Units are removed at the end of the first epoch e with 0 < |d_e - d_{e-1}| / ||theta_0|| < 1 - target, where
-    d_e = ||theta_e - theta_0|| over all trainable parameters, d_0 = 0, and never after the last epoch; the target is a
-    share of neurons in the authors' code, and is taken as it stands whatever it is a share of. latest: prune
-    after this share of the run's updates even if that has not happened; None = then the network stays whole. The test
-    for dead units begins with the pruning.
+    d_e = ||theta_e - theta_0|| over all trainable parameters and d_0 = 0, but never after the last epoch. In the
+    authors' code the target is a share of neurons; here its value is used whatever it is a share of. Testing for dead
+    units starts with the pruning.
+
+    - latest: prune after this share of the run's updates even if training has not settled; None leaves the network
+      whole in that case.
     """
 
     def __init__(
@@ -160,22 +164,22 @@ class EarlySaliency(Saliency):
         self.distance = 0.0
 
     def build(self, context: Context) -> None:
-        """Make the network and keep its initial weights; every start of the run makes them anew from the seed."""
+        """Make the network and keep its initial weights, which every start of the run recreates from the seed."""
         super().build(context)
         self.initial = [weight.detach().clone() for weight in self._weights()]
         self.initial_norm = float(_norm(self.initial))
 
     def due(self, t: int) -> bool:
-        """Return whether the deadline is over."""
+        """Return whether the deadline has passed."""
         return self.latest is not None and t >= round(self.latest * self.total_updates)
 
     def before_update(self, t: int) -> None:
-        """Prune at the deadline; remove dead units only after the pruning: distances are between equal shapes."""
+        """Prune at the deadline; remove dead units only after pruning, because distances need equal shapes."""
         if self.pruned or self.due(t) or not self.surgery.enabled:
             super().before_update(t)
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
-        """Prune if training has settled; report "pruning/weight_change", what that is judged by, up to then."""
+        """Prune if training has settled; until then report the criterion, "pruning/weight_change"."""
         found = {}
         if not self.pruned:
             distance = float(_norm([now - then for now, then in zip(self._weights(), self.initial, strict=True)]))
@@ -193,16 +197,16 @@ class EarlySaliency(Saliency):
         return {**super().end_epoch(stage, epoch), **found}
 
     def prune_to_target(self, t: int) -> None:
-        """Score and remove, round by round; the initial weights are not needed any more."""
+        """Score and remove units, round by round; the initial weights are no longer needed."""
         super().prune_to_target(t)
         self.initial = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of a pruned network and the distance from the start at the end of the last epoch."""
+        """Return the base class's state and the distance from the initial weights at the end of the last epoch."""
         return {**super().state_dict(), "distance": self.distance}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         super().load_state_dict(state)
         self.distance = state["distance"]
 
@@ -211,7 +215,7 @@ class EarlySaliency(Saliency):
 
 
 def has_settled(change: float, *, target: float) -> bool:
-    """Return whether an epoch's relative change of the distance from the start lets a target be pruned."""
+    """Return whether the relative change in the distance from initialisation is small enough to prune to a target."""
     return 0 < change < 1 - target
 
 

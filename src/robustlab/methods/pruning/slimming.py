@@ -15,9 +15,9 @@ from robustlab.pruning.target import TargetSettings
 
 
 class NetworkSlimming(OneShot):
-    """Trains with a constant L1 penalty on all normalisation scales, prunes the smallest |gamma|, trains on without it.
+    """Trains with an L1 penalty on all normalisation scales, prunes the smallest |gamma|, and continues without it.
 
-    strength: of the penalty; the paper: 1e-4 for VGG, 1e-5 for ResNet and DenseNet.
+    - strength: weight of the penalty; in the paper 1e-4 for VGG, 1e-5 for ResNet and DenseNet.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class NetworkSlimming(OneShot):
         self.strength = strength
 
     def build(self, context: Context) -> None:
-        """Make the network and let the penalty into its updates. Raises `ConfigError` for units without a scale."""
+        """Make the network and hook the penalty into its updates. Raises `ConfigError` for units without a scale."""
         super().build(context)
         learner = self.learners["network"]
         scale_scores(learner.network, self.prunable())
@@ -52,7 +52,7 @@ class NetworkSlimming(OneShot):
         self.after_surgery()
 
     def after_surgery(self) -> None:
-        """Take up the scales as they are now."""
+        """Collect the current scales."""
         self._scales = targeted(self.learners["network"].network, self.units, "scale_only")
 
     def scores(self, units: Units, round_number: int) -> Scores:

@@ -1,4 +1,4 @@
-"""The concepts of a data set as one file, so that stage 2 never computes them again."""
+"""Save and load the concepts of a data set as one file, so that stage 2 never recomputes them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 class Concepts:
     """The concepts of each split's images, in the order of `Data.evaluation(split)`.
 
-    num_concepts: K. tables: split -> code of each slot, -1 where the slot is not active, int16 [n, N]. area, margin:
-    of `extract.Assignment`, float16 [n, N]. samples: stable indices of the rows, int64 [n]. fingerprints: split ->
-    `Data.fingerprint`. identity: seed, settings, hash of teacher and dictionary, and what else tells a run from others.
-    codes: where the concepts lie, float32 [K, d], to tell which are near each other; None in files of versions that did
-    not write them.
+    - num_concepts: K.
+    - tables: split -> code of each slot, (n, N) int16, -1 if the slot is inactive.
+    - area, margin: split -> (n, N) float16, see `extract.Assignment`.
+    - samples: split -> stable indices of the rows, (n,) int64.
+    - fingerprints: split -> `Data.fingerprint`.
+    - identity: seed, settings, hash of teacher and dictionary, and whatever else identifies the run.
+    - codes: vectors of the concepts, (K, d) float32, to find neighbours; None in files of earlier versions.
     """
 
     num_concepts: int
@@ -40,14 +42,14 @@ class Concepts:
 
     @property
     def num_slots(self) -> int:
-        """N, the slots of each image."""
+        """N, the number of slots per image."""
         return next(iter(self.tables.values())).shape[1]
 
 
 def save(concepts: Concepts, path: Path) -> None:
-    """Write the concepts to `path`, whole or not at all, and beside it `<name>.json`, what a person asks about them.
+    """Write the concepts atomically to `path`, and a readable description to `<name>.json` next to it.
 
-    Raises RunFolderError where there is no room.
+    Raises RunFolderError if the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, {"schema": SCHEMA_VERSION, **{name: getattr(concepts, name) for name in _fields()}})
@@ -67,23 +69,23 @@ def save(concepts: Concepts, path: Path) -> None:
 
 
 def load(path: Path, data: Data, *, splits: Sequence[str] = ("train",)) -> Concepts:
-    """Return the concepts that `save` wrote, if they are those of `data` and of all of `splits`.
+    """Load the concepts that `save` wrote, and check that they belong to `data` and cover all `splits`.
 
-    Raises ConfigError for a file that is not there, is damaged or holds no concepts, and where a split's samples, order
-    or labels are not those of `data`.
+    Raises ConfigError for a file that is missing, damaged or contains no concepts, and if the samples, order or labels
+    of a split differ from `data`.
     """
     if not path.is_file():
-        raise ConfigError(f"there is no file of concepts {path}; mend the path, or let stage 1 discover them")
+        raise ConfigError(f"there is no concept file {path}; fix the path, or let stage 1 discover the concepts")
     try:
         state = read_checked(path)
     except UserError as error:
-        raise ConfigError(f"{path} holds no concepts ({error}); let stage 1 discover them again") from error
+        raise ConfigError(f"{path} contains no concepts ({error}); let stage 1 discover them again") from error
     if {*state, "codes"} != {"schema", *_fields()}:
-        raise ConfigError(f"{path} holds something else than concepts; give the file that stage 1 wrote")
+        raise ConfigError(f"{path} contains something other than concepts; name the file that stage 1 wrote")
     concepts = Concepts(**{name: value for name, value in state.items() if name != "schema"})
     missing = [split for split in splits if split not in concepts.tables]
     if missing:
-        raise ConfigError(f"{path} has no concepts of the {', '.join(missing)} split; run stage 1 on this data set")
+        raise ConfigError(f"{path} has no concepts for the {', '.join(missing)} split; run stage 1 on this data set")
     for split in concepts.tables:
         _check(concepts, split, data, path)
     return concepts
@@ -94,16 +96,16 @@ def _fields() -> tuple[str, ...]:
 
 
 def _check(concepts: Concepts, split: str, data: Data, path: Path) -> None:
-    """Raise ConfigError unless the rows of a split are those of `data`, in its order."""
+    """Raise ConfigError unless the rows of a split match `data`, in the same order."""
     if data.fingerprint(split) != concepts.fingerprints.get(split):
         raise ConfigError(
-            f"{path} names the concepts of other samples: those of the {split} split, their order or their labels "
-            f"differ from this data set's; run stage 1 on this data set"
+            f"{path} belongs to other samples: the samples of the {split} split, their order or their labels differ "
+            f"from this data set's; run stage 1 on this data set"
         )
     if split == "train" and not torch.equal(concepts.samples[split], data.train_indices):
         raise ConfigError(
-            f"{path} names the concepts of {len(concepts.samples[split])} training samples, this run trains on "
-            f"{len(data.train_indices)}; use the dataset.subset and dataset.val_fraction of stage 1, or run it again"
+            f"{path} has concepts of {len(concepts.samples[split])} training samples, but this run trains on "
+            f"{len(data.train_indices)}; use the dataset.subset and dataset.val_fraction of stage 1, or rerun stage 1"
         )
     for columns in (concepts.tables, concepts.area, concepts.margin):
         if columns[split].shape != (len(concepts.samples[split]), concepts.num_slots):

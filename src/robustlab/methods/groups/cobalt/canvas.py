@@ -1,4 +1,4 @@
-"""What the pictures of concepts are drawn with: one colour for each concept, images with the places of a slot."""
+"""Drawing helpers for figures of concepts: a colour per concept, and images with slots highlighted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FADED = 0.16
-"""How much of a place outside a slot is left; the rest is white."""
+"""Opacity of pixels outside a slot; the rest is white."""
 NEUTRAL, STRONG = "#a8a8a8", "#3b6ea8"
 TITLE = 10
 """Size of titles in points."""
 
 
 def colour(concept: int) -> Any:
-    """Return the colour of a concept: ten of their own, then twenty that are told apart less easily."""
+    """Return the colour of a concept: ten distinct ones, then twenty that are harder to tell apart."""
     import matplotlib
 
     if concept < 10:
@@ -31,37 +31,42 @@ def colour(concept: int) -> Any:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of this size in inches, apart from matplotlib's global state."""
+    """Return an empty figure of a size in inches, independent of matplotlib's global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, with its folder."""
+    """Write a PNG, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 
 def slot_masks(winners: Tensor, slots: int, size: tuple[int, int]) -> Tensor:
-    """Return which pixels each slot wins: bool [M, N, H, W] for int64 [M, h, w]."""
+    """Return the pixels that each slot wins, (M, N, H, W) bool.
+
+    - winners: slot at each position, (M, h, w) int64.
+    - slots: N.
+    - size: H, W.
+    """
     one_hot = F.one_hot(winners, slots).permute(0, 3, 1, 2).float()
     return F.interpolate(one_hot, size, mode="nearest") > 0.5
 
 
 def as_picture(image: Tensor) -> np.ndarray:
-    """Return float [H, W, 3] in [0, 1] of uint8 [C, H, W] with 1 or 3 channels."""
+    """Convert a (C, H, W) uint8 image with 1 or 3 channels to an (H, W, 3) float array in [0, 1]."""
     return image.cpu().expand(3, -1, -1).permute(1, 2, 0).numpy() / 255.0
 
 
 def highlighted(picture: np.ndarray, mask: Tensor) -> np.ndarray:
-    """Return the picture with all that is outside of the mask faded, and grey."""
+    """Return the picture with everything outside the mask faded to grey."""
     grey = picture.mean(axis=2, keepdims=True) * FADED + (1 - FADED)
     return np.where(mask.cpu().numpy()[:, :, None], picture, np.broadcast_to(grey, picture.shape))
 
 
 def coloured(picture: np.ndarray, masks: Tensor, concepts: Sequence[int]) -> np.ndarray:
-    """Return the picture in grey under the colours of the concepts of its slots."""
+    """Return the picture in grey, overlaid with the colours of its slots' concepts."""
     mixed = np.broadcast_to(picture.mean(axis=2, keepdims=True), picture.shape).copy()
     for mask, concept in zip(masks.cpu().numpy(), concepts, strict=True):
         if concept >= 0:
@@ -87,7 +92,7 @@ def show(axis: Axes, picture: np.ndarray) -> None:
 
 
 def legend(figure: Figure, concepts: Sequence[int]) -> None:
-    """Name the colours of the concepts below the figure."""
+    """Add a legend of the concepts' colours below the figure."""
     from matplotlib.patches import Patch
 
     handles = [Patch(color=colour(concept), label=f"concept {concept}") for concept in concepts]

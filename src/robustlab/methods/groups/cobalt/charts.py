@@ -1,4 +1,4 @@
-"""Charts of concepts: which labels they come with, and what balancing does to the images."""
+"""Draw charts of concepts: how they co-occur with labels, and how balancing changes the sampling of images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def draw_table(table: Tensor, labels: Tensor, path: Path, *, num_concepts: int, task: TaskSpec) -> None:
-    """Draw n[k, y], the images of each class that contain each concept, as a heat map of shares with the counts."""
+    """Draw n[k, y], the number of images of class y that contain concept k, as a heat map of shares with counts."""
     counts = counts_by(table, labels, num_concepts=num_concepts, num_values=task.num_classes)
     sizes = torch.bincount(labels, minlength=task.num_classes)
     shares = (counts / sizes.clamp(min=1)).numpy()
@@ -48,10 +48,12 @@ def draw_table(table: Tensor, labels: Tensor, path: Path, *, num_concepts: int, 
 def draw_sampling(
     probabilities: Tensor, labels: Tensor, path: Path, *, task: TaskSpec, attributes: Tensor | None = None
 ) -> None:
-    """Draw what balancing does: shares of all draws before (each image alike) and after, and the spread of P(i).
+    """Draw the effect of balancing: shares of all draws before (uniform) and after, and the distribution of P(i).
 
-    probabilities: P, float64 [n], sum 1. labels, attributes: int64 [n]. Shares are of groups (class and attribute)
-    where attributes are known, else of classes.
+    Shares are of groups (class and attribute) if attributes are known, else of classes.
+
+    - probabilities: P, (n,) float64, sum 1.
+    - labels, attributes: (n,) int64.
     """
     values, names = labels, task.label_names
     if attributes is not None:
@@ -68,7 +70,7 @@ def draw_sampling(
     shares.set_yticks(places, names, fontsize=8)
     shares.invert_yaxis()
     shares.set_xlabel("share of all draws, %", fontsize=8)
-    shares.set_title("Who is drawn", fontsize=TITLE)
+    shares.set_title("What is drawn", fontsize=TITLE)
     shares.margins(x=0.12)
     shares.legend(frameon=False, fontsize=8)
     ratio = (probabilities * size).sort(descending=True).values.clamp(min=1e-4).numpy()
@@ -76,9 +78,9 @@ def draw_sampling(
     spread.axhline(1.0, color=NEUTRAL, label="before")
     spread.set_yscale("log")
     spread.yaxis.set_major_formatter("{x:g}")
-    spread.set(xlabel="images, most drawn first, %", ylabel="draws an epoch, n P(i)")
+    spread.set(xlabel="images, most frequent first, %", ylabel="draws per epoch, n P(i)")
     effective = 1 / float((probabilities**2).sum())
-    spread.set_title(f"How often (effective size {effective:,.0f} of {size:,})", fontsize=TITLE)
+    spread.set_title(f"How often (effective sample size {effective:,.0f} of {size:,})", fontsize=TITLE)
     for axis in (shares, spread):
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)

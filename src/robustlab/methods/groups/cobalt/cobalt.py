@@ -1,4 +1,4 @@
-"""CoBalT as a method: stage 1 discovers concepts, stage 2 trains a classifier on images drawn in balance over them."""
+"""CoBalT: stage 1 discovers concepts, stage 2 trains a classifier on images sampled in balance over them."""
 
 from __future__ import annotations
 
@@ -43,17 +43,20 @@ FILE = "concepts.pt"
 
 
 class CoBalT(ERM):
-    """Concept discovery without labels, then cross-entropy on images drawn so that concepts and labels are in balance.
+    """Concept discovery without labels, then cross-entropy on images sampled to balance concepts and labels.
 
-    No group label is used, neither in training nor for `surrogate_groups`, by which the rule `ig` selects. Stage 1
-    ("discover") trains the learner "discovery" and ends with naming the concepts of all images; stage 2 ("classify")
-    trains "network" from its own initial weights. Both are networks of the configured model.
+    No group labels are used, neither in training nor for `surrogate_groups`, on which the rule `ig` is based. Stage 1
+    ("discover") trains the learner "discovery" and ends by assigning concepts to all images; stage 2 ("classify")
+    trains "network" from separate initial weights. Both networks are instances of the configured model.
 
-    concepts: "slots"; or one of two controls, "shuffled" (each image gets the concepts of another one) and "image"
-    (clusters of whole images by the features of stage 1, without slots). artifact: file of concepts of an earlier run,
-    which takes the place of stage 1. classify: False ends the run with stage 1. min_group_val: smallest inferred group
-    of the validation split that counts. sampler: see `SamplerSettings`; discover: `DiscoverSettings`; the groups
-    between: `discovery_settings`.
+    - concepts: "slots", or one of two controls: "shuffled" (each image gets the concepts of another one) and "image"
+      (clusters of whole images in the features of stage 1, without slots).
+    - artifact: concept file of an earlier run, which replaces stage 1.
+    - classify: False ends the run after stage 1.
+    - discover: see `DiscoverSettings`.
+    - slots, ..., perf: see `discovery_settings`.
+    - sampler: see `SamplerSettings`.
+    - min_group_val: minimum size of an inferred validation group for the worst group.
     """
 
     predictors: ClassVar[tuple[str, ...] | None] = ("network",)
@@ -83,8 +86,8 @@ class CoBalT(ERM):
         at_least("min_group_val", min_group_val, 1)
         if artifact is not None and not classify:
             raise ConfigError(
-                "method.artifact takes the place of stage 1, and method.classify=false leaves stage 2 out, so that "
-                "nothing is left to do; set one of them"
+                "method.artifact replaces stage 1, and method.classify=false skips stage 2, so there is nothing to do; "
+                "set only one of them"
             )
         self.kind, self.artifact, self.classify = concepts, artifact, classify
         self.discover = settings(DiscoverSettings, discover)
@@ -101,12 +104,12 @@ class CoBalT(ERM):
         self.sampler = settings(SamplerSettings, sampler)
         self.surrogate_min_count = min_group_val
         self.found: Concepts | None = None
-        """What stage 1 or the artifact gave."""
+        """The concepts from stage 1 or the artifact."""
 
     def build(self, context: Context) -> None:
-        """Make both networks, or with an artifact the classifier alone. Raises `ConfigError`.
+        """Make both networks, or with an artifact only the classifier.
 
-        Raises for a network without feature maps, and for an artifact that is not of this data set.
+        Raises `ConfigError` for a network without feature maps, and for an artifact of another data set.
         """
         self.context, self.learners = context, {}
         self.discovery = self._build_discovery(context) if self.artifact is None else None
@@ -141,7 +144,7 @@ class CoBalT(ERM):
         return discovery
 
     def stages(self) -> Sequence[Stage]:
-        """Return the stages that this run has, of two; nothing can predict in the first."""
+        """Return one or both stages; the first one is not evaluated, since there is no classifier yet."""
         discover = Stage(DISCOVER, self.discover.epochs, evaluated=False, learners=("discovery",))
         classify = Stage(CLASSIFY, self.context.epochs, learners=("network",))
         return [*([] if self.discovery is None else [discover]), *([classify] if self.classify else [])]
@@ -151,24 +154,24 @@ class CoBalT(ERM):
         return context.data.loader(batch_size=context.batch_size, views=("weak",), purpose="train", weights=weights)
 
     def steps_per_epoch(self, stage: Stage, epoch: int) -> int:
-        """Return the batches of one pass; balancing leaves their number as it is."""
+        """Return the number of batches of one pass, which balancing does not change."""
         return len(self.discovery_loader if stage.name == DISCOVER else self._plain_loader())
 
     def batches(self, stage: Stage, epoch: int, start: int) -> Iterator[Any]:
-        """Yield batches without labels in stage 1; in stage 2 as many draws as there are training images."""
+        """Yield unlabelled batches in stage 1, and batches of as many draws as there are training images in stage 2."""
         if stage.name == DISCOVER:
             return self.discovery_loader.epoch(epoch, start=start)
         return self._plain_loader(self.report.p).epoch(epoch, start=start)
 
     def train_step(self, item: Any, position: Position) -> Mapping[str, Tensor]:
-        """Do a step of the stage; its scalars are those of `Discovery.step`, or {"loss", "accuracy"}."""
+        """Run a step of the stage; return the scalars of `Discovery.step`, or {"loss", "accuracy"} in stage 2."""
         if position.stage == CLASSIFY:
             return super().train_step(item, position)
         assert self.discovery is not None
         return self.discovery.step(item.images, item.index, epoch=position.epoch, total=item.total)
 
     def end_epoch(self, stage: Stage, epoch: int) -> dict[str, float]:
-        """After stage 1 name the concepts and report them; in stage 2 report the draws beside what ERM does."""
+        """After stage 1 extract and report the concepts; in stage 2 report sampling statistics and ERM's metrics."""
         if stage.name == CLASSIFY:
             return {**super().end_epoch(stage, epoch), **draws(self.report, self.context.data)}
         if epoch + 1 < stage.epochs:
@@ -188,17 +191,17 @@ class CoBalT(ERM):
         return found
 
     def _checked(self, concepts: Concepts) -> Concepts:
-        """Return concepts of a file. Raises ConfigError where they are of another kind."""
+        """Return concepts loaded from a file. Raises ConfigError if they are of the wrong kind."""
         wanted, there = "image" if self.kind == "image" else "slots", concepts.identity.get("concepts")
         if there != wanted:
             raise ConfigError(
-                f"method.artifact={self.artifact} holds concepts by {there}, and method.concepts={self.kind} needs "
-                f"those by {wanted}; use a file of that kind"
+                f"method.artifact={self.artifact} contains concepts by {there}, but method.concepts={self.kind} needs "
+                f"concepts by {wanted}; use a file of that kind"
             )
         return concepts
 
     def _balance(self, concepts: Concepts) -> None:
-        """Take concepts, or what the control makes of them, for draws and inferred groups."""
+        """Use the concepts, or the control derived from them, for sampling and inferred groups."""
         self.found = concepts
         self.used = shuffled(concepts, seed=self.context.seed) if self.kind == "shuffled" else concepts
         data = self.context.data
@@ -213,11 +216,11 @@ class CoBalT(ERM):
         )
 
     def surrogate_groups(self, split: str) -> Tensor | None:
-        """Return the concepts of each image, int16 [n, N]; None before stage 2, and for a split without any."""
+        """Return the concepts of each image, (n, N) int16; None before stage 2, and for a split without concepts."""
         return None if self.found is None else self.used.tables.get(split)
 
     def finish(self, folder: Path) -> dict[str, Path]:
-        """Write the file of concepts, what the sampler does as sampler.json, and pictures into the run folder."""
+        """Write the concept file, a description of the sampler (sampler.json) and figures into the run folder."""
         if self.found is None:  # a debugging run that ended in stage 1
             return {}
         concept_files.save(self.found, folder / FILE)
@@ -225,14 +228,14 @@ class CoBalT(ERM):
         return write_report(self.report, self.found, self.context.data, folder, discovery=discovery)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what stage 1 keeps beside its learner, and the concepts once they are known."""
+        """Return the state of stage 1 apart from its learner, and the concepts once they are known."""
         return {
             "discovery": None if self.discovery is None else self.discovery.state_dict(),
             "concepts": None if self.found is None else dict(vars(self.found)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         if self.discovery is not None:
             self.discovery.load_state_dict(state["discovery"])
         if state["concepts"] is not None:

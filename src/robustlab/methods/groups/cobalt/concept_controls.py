@@ -1,4 +1,4 @@
-"""Concepts that are not what CoBalT says they are: controls that tell what its results are owed to."""
+"""Controls that replace CoBalT's concepts, to show what its results depend on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def shuffled(concepts: Concepts, *, seed: int) -> Concepts:
-    """Return the concepts given to other images of the same split: whole rows change places."""
+    """Return the concepts with rows permuted within each split, so that every image gets those of another one."""
     orders = {
         split: rng.permutation(rng.fold(seed, "shuffled concepts", split), len(table))
         for split, table in concepts.tables.items()
@@ -32,10 +32,12 @@ def shuffled(concepts: Concepts, *, seed: int) -> Concepts:
 
 
 def clustered(discovery: Discovery, concepts: Concepts, data: Data, splits: Sequence[str]) -> Concepts:
-    """Return clusters of whole images as concepts, one an image, and as many as the dictionary has codes.
+    """Return clusters of whole images as concepts, one per image, and as many clusters as the dictionary has codes.
 
-    K-means, fitted on the training split, of what the teacher's encoder computes for an image, averaged over places:
-    the same network and training as for slots, without slots. concepts: what discovery found, for all but the tables.
+    K-means, fitted on the training split, of the teacher encoder's features averaged over positions: the same network
+    and training as for slots, but without slots.
+
+    - concepts: the discovered concepts, which supply everything except the tables.
     """
     from sklearn.cluster import KMeans
 
@@ -55,7 +57,7 @@ def clustered(discovery: Discovery, concepts: Concepts, data: Data, splits: Sequ
 
 @torch.no_grad()
 def _pooled(discovery: Discovery, data: Data, split: str) -> Tensor:
-    """Return float32 [n, channels] on the CPU, in the order of `Data.evaluation(split)`."""
+    """Return pooled features, (n, channels) float32 on the CPU, in the order of `Data.evaluation(split)`."""
     encoder = discovery.teacher.encoder
     training = encoder.training
     encoder.eval()

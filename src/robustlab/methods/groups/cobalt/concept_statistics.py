@@ -1,7 +1,7 @@
-"""What the concepts turned out to be: how many are in use, and, for analysis alone, what they have to do with labels.
+"""Measure concepts: how many are in use and, for analysis only, how they relate to labels and attributes.
 
-Tables are int [n, N], the concept of each slot of each image, -1 where a slot is not active; results are float64. An
-image contains a concept if one of its slots has it.
+A `table` is (n, N) int, the concept of each slot of each image, -1 for inactive slots. Results are float64. An image
+contains a concept if one of its slots has it.
 """
 
 from __future__ import annotations
@@ -15,51 +15,59 @@ from robustlab.methods.groups.cobalt.dictionary import perplexity
 
 
 def presence(table: Tensor, num_concepts: int) -> Tensor:
-    """Return which concepts each image contains: bool [n, K]."""
+    """Return which concepts each image contains, (n, K) bool."""
     found = torch.zeros((len(table), num_concepts + 1), dtype=torch.bool)
-    found.scatter_(1, table.long() + 1, True)  # the first column collects the slots that are not active
+    found.scatter_(1, table.long() + 1, True)  # the first column collects the inactive slots
     return found[:, 1:]
 
 
 def usage(table: Tensor, num_concepts: int) -> Tensor:
-    """Return each concept's share of the active slots: float64 [K], sum 1."""
+    """Return each concept's share of the active slots, (K,) float64, sum 1."""
     counts = torch.bincount(table[table >= 0].long(), minlength=num_concepts).double()
     return counts / counts.sum()
 
 
 def counts_by(table: Tensor, values: Tensor, *, num_concepts: int, num_values: int) -> Tensor:
-    """Return how many images with each value contain each concept, n[k, v]: int64 [K, num_values].
+    """Return n[k, v], the number of images with value v that contain concept k, (K, num_values) int64.
 
-    values: int64 [n], e.g. labels: n[k, y]. An image counts once for each concept that it contains.
+    - values: (n,) int64, e.g. labels.
     """
     members = torch.nn.functional.one_hot(values.long(), num_values)
     return presence(table, num_concepts).long().T @ members
 
 
 def label_masses(members: Tensor, labels: Tensor, *, num_classes: int, weights: Tensor | None = None) -> Tensor:
-    """Return the weight of each concept's images of each label: float64 [K, C]; their number without `weights`.
+    """Return the total weight of the images with each concept and label, (K, C) float64.
 
-    members: the concepts of each image, bool [n, K]. labels: int64 [n]. weights: float64 [n].
+    - members: the concepts of each image, (n, K) bool.
+    - labels: (n,) int64.
+    - weights: (n,) float64; default: all one.
     """
     by_label = torch.nn.functional.one_hot(labels.long(), num_classes).double()
     return members.double().T @ (by_label if weights is None else by_label * weights[:, None])
 
 
 def label_variation(p: Tensor, members: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
-    """Return how well each concept tells the label: total variation of P(y | concept) from even, float64 [K].
+    """Return how well each concept predicts the label: total variation of P(y | concept) from uniform, (K,) float64.
 
-    0 where all labels are alike within the concept, 1 - 1 / C where it comes with one alone; NaN for a concept that is
-    never drawn. p: probability of each image, float64 [n]; members, labels: as in `label_masses`.
+    0 if all labels are equally likely within the concept, 1 - 1 / C if it occurs with a single label, NaN for a concept
+    that is never drawn.
+
+    - p: probability of each image, (n,) float64.
+    - members, labels: as in `label_masses`.
     """
     masses = label_masses(members, labels, num_classes=num_classes, weights=p)
     return (masses / masses.sum(dim=1, keepdim=True) - 1 / num_classes).abs().sum(dim=1) / 2
 
 
 def rare_group_shares(p: Tensor, labels: Tensor, attributes: Tensor) -> dict[str, float]:
-    """Return the share of rare groups among the images and among the draws, {} where no group is rare.
+    """Return the share of rare groups among the images and among the draws; {} if no group is rare.
 
-    A group is rare that has less than half of what it would have if the attributes that come with its label shared the
-    label's images evenly. An oracle: it takes the attributes, int64 [n], so it is for reading only.
+    A group is rare if it has less than half of its images under an even split of its label's images over the attributes
+    that occur with that label. An oracle for reporting only, since it uses attributes.
+
+    - p: probability of each image, (n,) float64.
+    - labels, attributes: (n,) int64.
     """
     by_label = torch.nn.functional.one_hot(labels.long()).long().T @ torch.nn.functional.one_hot(attributes.long())
     even = by_label.sum(dim=1, keepdim=True) / (by_label > 0).sum(dim=1, keepdim=True).clamp(min=1)
@@ -70,10 +78,10 @@ def rare_group_shares(p: Tensor, labels: Tensor, attributes: Tensor) -> dict[str
 
 
 def attribute_contrast(table: Tensor, labels: Tensor, attributes: Tensor, *, num_concepts: int) -> Tensor:
-    """Return how well each concept tells attributes apart within a label: float64 [K] in [0, 1].
+    """Return how well each concept separates attributes within a label, (K,) float64 in [0, 1].
 
-    |P(k | y, a = 1) - P(k | y, a = 0)|, averaged over the labels that come with more than one attribute; of several
-    attributes, the difference of the largest and the least. NaN where no label does.
+    |P(k | y, a = 1) - P(k | y, a = 0)|, averaged over the labels that occur with more than one attribute; with more
+    than two attributes, the largest minus the smallest. NaN if no label does.
     """
     there = presence(table, num_concepts).double()
     ranges = []
@@ -91,11 +99,11 @@ def attribute_contrast(table: Tensor, labels: Tensor, attributes: Tensor, *, num
 def attribute_purity_and_recall(
     table: Tensor, labels: Tensor, attributes: Tensor, *, num_concepts: int
 ) -> tuple[float, float]:
-    """Return how the concept that tells attributes apart best stands for the one it comes with most: both in [0, 1].
+    """Return purity and recall, both in [0, 1], of the best-separating concept for the attribute it occurs with most.
 
-    Recall is P(k | a). Purity is P(a | k) if attributes were equally likely: recall over the sum of P(k | a) over all
-    attributes. Each P(k | a) is the mean of P(k | y, a) over the labels that come with more than one attribute, so that
-    a concept of the label does not pass for one of the attribute. NaN where no label does.
+    Recall is P(k | a). Purity is P(a | k) for equally likely attributes: recall over the sum of P(k | a) over all
+    attributes. Each P(k | a) is the mean of P(k | y, a) over the labels that occur with more than one attribute, so
+    that a concept of the label is not mistaken for a concept of the attribute. NaN if no label does.
     """
     there = presence(table, num_concepts).double()
     shares: dict[int, list[Tensor]] = {}
@@ -113,7 +121,9 @@ def attribute_purity_and_recall(
 def normalised_information(table: Tensor, values: Tensor, *, num_concepts: int) -> float:
     """Return the normalised mutual information of concept and value, 2 I / (H(concept) + H(value)), in [0, 1].
 
-    Every image has the same weight, shared evenly among the concepts that it contains. values: int64 [n].
+    Every image has the same weight, shared evenly between the concepts that it contains.
+
+    - values: (n,) int64.
     """
     there = presence(table, num_concepts).double()
     members = torch.nn.functional.one_hot(values.long()).double()
@@ -129,9 +139,11 @@ def summary(
 ) -> dict[str, float]:
     """Return the diagnostics of a split as scalars to log.
 
-    "concepts_used" (in one image at least), "perplexity", "largest_slot" (mean area of the slot that has most),
-    "concepts_per_image", "nmi_label"; with attributes, too, "nmi_attribute" and, of the concept that has most,
-    "attribute_contrast", and "attribute_purity" and "attribute_recall". area: float [n, N].
+    "concepts_used" (in at least one image), "perplexity", "largest_slot" (mean area of each image's largest slot),
+    "concepts_per_image", "nmi_label"; with attributes also "nmi_attribute", "attribute_contrast" (the largest of all
+    concepts), "attribute_purity" and "attribute_recall".
+
+    - area: (n, N) float.
     """
     there = presence(table, num_concepts)
     found = {

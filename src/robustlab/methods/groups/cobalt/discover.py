@@ -1,4 +1,4 @@
-"""One training step of stage 1, in the order of the method's pseudo-code, and what it keeps between steps."""
+"""The training step of stage 1, in the order of the paper's pseudo-code, and its state between steps."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ if TYPE_CHECKING:
     from robustlab.data.run_data import Data
 
 PURPOSE = "discovery"
-"""Name of stage 1 among the purposes of random streams."""
+"""Name of stage 1 in keys of random streams."""
 
 
 class Discovery:
-    """Learns, without any label, to cut images into slots and to name each slot by a code of a dictionary.
+    """Learns without labels to partition images into slots and to name each slot by a code of a dictionary.
 
-    A method makes it, gives `wrap` to `context.new_learner`, hands the learner to `build`, calls `step` for each batch
-    of the data set's "test" view (not augmented), saves `state_dict` beside the learner's, and calls `extract` after
-    the last step. Parts: `teacher`, `dictionary` and `centre` (float32 [N], of the teacher's logits).
+    A method creates it, passes `wrap` to `context.new_learner`, passes the learner to `build`, calls `step` for each
+    batch of the data set's "test" view (not augmented), saves `state_dict` along with the learner's, and calls
+    `extract` after the last step. Parts: `teacher`, `dictionary` and `centre`, the centre of the teacher's logits, (N,)
+    float32.
     """
 
     def __init__(self, settings: DiscoverySettings, *, task: TaskSpec, runtime: Runtime, seed: int) -> None:
-        """seed: of views, dictionary and re-seeding."""
+        """Create the parts that need no network; `seed` determines views, dictionary and re-seeding."""
         self.settings, self.task, self.runtime, self.seed = settings, task, runtime, seed
         memory_format = torch.channels_last if runtime.channels_last else torch.contiguous_format
         self._views = TwoViews(settings.views, task=task, memory_format=memory_format)
@@ -55,17 +56,17 @@ class Discovery:
         self.centre = torch.zeros(settings.slots.count, device=runtime.device)
 
     def wrap(self, network: nn.Module) -> Student:
-        """Return the student around the trunk of a `TwoHeads`; its classifier is dropped. Raises `ConfigError`.
+        """Return the student around the trunk of a `TwoHeads`, dropping its classifier.
 
-        Raises where the trunk has no feature maps.
+        Raises `ConfigError` if the trunk has no feature maps.
         """
         assert isinstance(network.trunk, nn.Module)
         return make_student(network.trunk, image_shape=self.task.image_shape, settings=self.settings.slots)
 
     def build(self, learner: Learner, *, updates: int) -> None:
-        """Take the learner of the student and copy its teacher.
+        """Store the student's learner and copy the teacher from it.
 
-        updates: of the whole stage, of which momentum and the usage of codes take shares.
+        - updates: number of updates in the whole stage, on which momentum and code usage depend.
         """
         assert isinstance(learner.network, Student)
         assert learner.on_update is None, "the teacher follows the student through the learner's hook"
@@ -76,7 +77,7 @@ class Discovery:
         learner.on_update = self._follow
 
     def _follow(self) -> None:
-        """Move the teacher towards the student after an update of the optimizer."""
+        """Move the teacher towards the student after an update."""
         momentum = momentum_at(self.learner.updates, total=self.updates, settings=self.settings.teacher)
         update_teacher(self.teacher, self._student, momentum=momentum)
 
@@ -86,13 +87,15 @@ class Discovery:
         return self.learner.network
 
     def step(self, images: Tensor, index: Tensor, *, epoch: int, total: int) -> dict[str, Tensor]:
-        """Do one step; return scalars to log, on the device, without waiting for it.
+        """Run one step without labels; return scalars to log, on the device, without synchronising.
 
-        images: normalised, not augmented, float32 [B, C, H, W]. index: int64 [B], the images' places in the training
-        split: with (seed, epoch) they fix all draws. total: images of the global batch, of which these are this rank's.
-        No label enters. Scalars: "loss", "loss_distillation", "loss_contrast", "loss_quantisation"; "active_slots" an
-        image and view of the teacher, "largest_slot" (mean attention of the slot that has most, 1 where one takes all),
+        Scalars: "loss", "loss_distillation", "loss_contrast", "loss_quantisation"; the teacher's "active_slots" per
+        image and view, and "largest_slot" (mean attention of the largest slot, 1 if one slot takes everything);
         "codes_used" and "perplexity" of the batch's codes.
+
+        - images: (B, C, H, W) float32, normalised, not augmented; this rank's share of the batch.
+        - index: (B,) int64, positions in the training split, which together with (seed, epoch) determine all draws.
+        - total: number of images in the global batch.
         """
         views = self.views(images, index, epoch=epoch)
         student = self._student.train()
@@ -129,7 +132,7 @@ class Discovery:
         return self._views(to_pixels(images, self.task), u)
 
     def _forward(self, network: Learner | nn.Module, views: Sequence[View]) -> list[Tensor]:
-        """Return z of both views, float32 [B, d, h, w]."""
+        """Return z of both views, (B, d, h, w) float32 each."""
         with self.runtime.autocast():
             if self.settings.perf.fuse_views:
                 return [maps.float() for maps in network(torch.cat([view.images for view in views])).chunk(2)]
@@ -149,7 +152,7 @@ class Discovery:
         seen: Sequence[Tensor],
         keys: Sequence[losses.Keys],
     ) -> dict[str, Tensor]:
-        """Return "loss", equation 5, and its terms: each the mean of both ways round, student's view and teacher's."""
+        """Return "loss", equation 5, and its terms, each averaged over both assignments of the two views."""
         tau, runtime = self.settings.temperature, self.runtime
         overlap = intersect(views[0].box, views[1].box)
         terms: dict[str, list[Tensor]] = {"distillation": [], "contrast": [], "quantisation": []}
@@ -180,12 +183,12 @@ class Discovery:
             )
         means = {name: (first + second) / 2 for name, (first, second) in terms.items()}
         weights = asdict(self.settings.weights)
-        # a weight of 0 leaves the term out, so that not even a NaN of it can reach the gradient
+        # A weight of 0 skips the term, so that not even a NaN in it can reach the gradient.
         total = torch.stack([weights[name] * term for name, term in means.items() if weights[name] > 0]).sum()
         return {"loss": total, **{f"loss_{name}": term for name, term in means.items()}}
 
     def assign(self, images: Tensor) -> Assignment:
-        """Return what the teacher sees in normalised images float [B, C, H, W]: slots, concepts, areas, margins."""
+        """Return the teacher's slots, concepts, areas and margins for normalised images, (B, C, H, W) float."""
         extract = self.settings.extract
         return assign(
             self.teacher,
@@ -196,12 +199,14 @@ class Discovery:
         )
 
     def extract(self, data: Data, splits: Sequence[str], *, identity: Mapping[str, Any] | None = None) -> Concepts:
-        """Return the concepts of every image of the splits, named by the teacher in eval mode without augmentation.
+        """Return the concepts of every image in the splits, assigned by the teacher in eval mode without augmentation.
 
-        Rows are in the order of `data.evaluation(split)`. identity: what to note beside seed, settings and hash of
-        teacher and dictionary. Under several ranks each encodes its share, and all get the whole.
+        Rows are in the order of `data.evaluation(split)`. Each rank encodes its share, and all ranks get the whole
+        result.
+
+        - identity: entries to record in addition to seed, settings and hash of teacher and dictionary.
         """
-        average_statistics([self.teacher], runtime=self.runtime)  # so that all name concepts by the same teacher
+        average_statistics([self.teacher], runtime=self.runtime)  # so that all ranks use the same teacher
         tables = {
             name: extract_split(data, name, self.assign, settings=self.settings.extract, runtime=self.runtime)
             for name in splits
@@ -218,14 +223,14 @@ class Discovery:
         )
 
     def hash(self) -> str:
-        """Return the SHA-256 of the teacher's state and the codes: what fixes the concepts of an image."""
+        """Return the SHA-256 of the teacher's state and the codes, which determine the concepts of an image."""
         digest = hashlib.sha256()
         for name, value in {**self.teacher.state_dict(), "codes": self.dictionary.codes}.items():
             digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).numpy().tobytes())
         return digest.hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that steps change beside the learner: teacher, dictionary and centre."""
+        """Return everything that steps change except the learner: teacher, dictionary and centre."""
         return {
             "teacher": self.teacher.state_dict(),
             "dictionary": self.dictionary.state_dict(),
@@ -233,12 +238,12 @@ class Discovery:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave; after `build`."""
+        """Restore the state that `state_dict` returned; call it after `build`."""
         self.teacher.load_state_dict(state["teacher"])
         self.dictionary.load_state_dict(state["dictionary"])
         self.centre = state["centre"].to(self.centre)
 
 
 def _largest(logits: Sequence[Tensor], temperature: float) -> Tensor:
-    """Return the mean attention, over images, views and places, of the slot that has most."""
+    """Return the mean attention, over images, views and positions, of the slot with the most attention."""
     return torch.stack([(one / temperature).softmax(dim=1).mean(dim=(0, 2, 3)) for one in logits]).mean(dim=0).max()

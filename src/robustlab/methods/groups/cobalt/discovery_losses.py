@@ -1,8 +1,8 @@
 """The three losses of stage 1: distillation of the assignment, slot contrast, vector quantisation (equations 1 to 5).
 
-Distillation and contrast are SlotCon's (Wen et al., NeurIPS 2022). All take float32 and return a scalar, the mean over
-the global batch: under several ranks the mean of the ranks' values, and of their gradients, is that of one process.
-Only what the student computed carries a gradient.
+Distillation and contrast come from SlotCon (Wen et al., NeurIPS 2022). All losses take float32 and return a scalar, the
+mean over the global batch: averaged over ranks, values and gradients equal those of a single process. Only the
+student's outputs carry a gradient.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from robustlab.engine.shared_batch import whole
 
 @dataclass(frozen=True)
 class Keys:
-    """The teacher's slots of the global batch.
+    """The teacher's slots for the global batch.
 
-    vectors: unit length, float32 [M, N, d]. active: bool [M, N]. own: rows of this rank's images, int64 [B].
+    - vectors: (M, N, d) float32, unit length.
+    - active: (M, N) bool.
+    - own: rows of this rank's images, (B,) int64.
     """
 
     vectors: Tensor
@@ -31,9 +33,11 @@ class Keys:
 
 
 def gather_keys(vectors: Tensor, active: Tensor, *, total: int, runtime: Runtime) -> Keys:
-    """Return the keys of all ranks. vectors: float32 [B, N, d], of any length; active: bool [B, N].
+    """Gather the keys of all ranks.
 
-    total: images of the global batch.
+    - vectors: (B, N, d) float32, any length.
+    - active: (B, N) bool.
+    - total: number of images in the global batch.
     """
     count, slots, dim = vectors.shape
     unit = F.normalize(vectors.detach(), dim=2)
@@ -43,9 +47,12 @@ def gather_keys(vectors: Tensor, active: Tensor, *, total: int, runtime: Runtime
 
 
 def valid_mean(values: Tensor, valid: Tensor, *, runtime: Runtime, least: int = 1) -> Tensor:
-    """Return the mean of the valid values of all ranks; zero, with a path for gradients, of fewer than `least`.
+    """Return the mean of the valid values over all ranks, or a differentiable zero if there are fewer than `least`.
 
-    values: float [...], finite; valid: bool [...]. Each rank returns its share times world_size.
+    Each rank returns its share times world_size.
+
+    - values: (...) float, finite.
+    - valid: (...) bool.
     """
     count = valid.sum()
     if runtime.world_size > 1:
@@ -63,9 +70,10 @@ def distillation(
     teacher_temperature: float,
     runtime: Runtime,
 ) -> Tensor:
-    """Return L_dist: mean over images and places of -sum_n P_t[n] log P_s[n].
+    """Return L_dist, the mean over images and positions of -sum_n P_t[n] log P_s[n].
 
-    student, teacher: logits on the same grid, float32 [B, N, h, w]. centre: float32 [N].
+    - student, teacher: logits on the same grid, (B, N, h, w) float32.
+    - centre: (N,) float32.
     """
     target = ((teacher.detach() - centre[:, None, None]) / teacher_temperature).softmax(dim=1)
     cross_entropy = -(target * (student / student_temperature).log_softmax(dim=1)).sum(dim=1).mean(dim=(1, 2))
@@ -73,16 +81,18 @@ def distillation(
 
 
 def contrast(queries: Tensor, keys: Keys, valid: Tensor, *, temperature: float, runtime: Runtime) -> Tensor:
-    """Return L_con: cross-entropy of each valid query with the key of its image and slot among all active keys.
+    """Return L_con, the cross-entropy of matching each valid query to its own key among all active keys.
 
-    queries: the predictor's output, float32 [B, N, d]. valid: bool [B, N], active in the student's view and in the
-    teacher's. Times 2 temperature (SlotCon). Zero where fewer than two queries are valid.
+    Multiplied by 2 * temperature, as in SlotCon. Zero if fewer than two queries are valid.
+
+    - queries: the predictor's output, (B, N, d) float32.
+    - valid: slots that are active in both the student's and the teacher's view, (B, N) bool.
     """
     slots = queries.shape[1]
     flat = keys.vectors.flatten(0, 1)
     label = (keys.own[:, None] * slots + torch.arange(slots, device=queries.device)).flatten()
     similarity = F.normalize(queries, dim=2).flatten(0, 1) @ flat.T / temperature
-    # A query that is not valid may have an inactive key: that stays among its own, so that its row is finite.
+    # An invalid query may have an inactive key; keep that key in its row, so that the row is finite.
     positive = label[:, None] == torch.arange(len(flat), device=queries.device)
     similarity = similarity.masked_fill(~(keys.active.flatten() | positive), -torch.inf)
     rows = F.cross_entropy(similarity, label, reduction="none").view(valid.shape) * (2 * temperature)
@@ -92,10 +102,14 @@ def contrast(queries: Tensor, keys: Keys, valid: Tensor, *, temperature: float, 
 def quantisation(
     vectors: Tensor, codes: Tensor, assigned: Tensor, valid: Tensor, *, temperature: float, runtime: Runtime
 ) -> Tensor:
-    """Return L_vq: mean over valid slots of -log softmax_k(-D / temperature) at the teacher's code, equations 1 to 4.
+    """Return L_vq, the mean over valid slots of -log softmax_k(-D / temperature) at the teacher's code.
 
-    vectors: the student's slots, float32 [B, N, d]. codes: unit length, float32 [K, d]. assigned: int64 [B, N]. D is
-    the squared distance of unit vectors, 2 - 2 cos.
+    D is the squared distance of unit vectors, 2 - 2 cos (equations 1 to 4).
+
+    - vectors: the student's slots, (B, N, d) float32.
+    - codes: (K, d) float32, unit length.
+    - assigned: the teacher's codes, (B, N) int64.
+    - valid: (B, N) bool.
     """
     similarity = 2 * (F.normalize(vectors, dim=2) @ codes.detach().T) / temperature
     rows = F.cross_entropy(similarity.flatten(0, 1), assigned.flatten(), reduction="none").view(valid.shape)

@@ -1,6 +1,6 @@
-"""Hyperparameters of concept discovery, one dataclass for each group of the method's YAML.
+"""Hyperparameters of concept discovery, one dataclass per group of the method's YAML.
 
-Defaults: the values known of the paper's Waterbirds and CelebA runs, else the project's choices.
+Defaults are the paper's values for Waterbirds and CelebA where known, else the project's own choices.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from robustlab.data.transforms.jitter import check_ranges
 
 @dataclass(frozen=True)
 class SlotSettings:
-    """The networks of stage 1. count: slots N of each image. dim: width d of a slot.
+    """The networks of stage 1.
 
-    hidden: width inside projector and predictor (SlotCon: 4096).
+    - count: N, the number of slots per image.
+    - dim: d, the width of a slot.
+    - hidden: hidden width of projector and predictor (SlotCon: 4096).
     """
 
     count: int = 4
@@ -33,15 +35,20 @@ class SlotSettings:
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """The two crops of an image and their appearance; what the appearance randomises cannot become a concept.
+    """The two crops of an image and their appearance; properties that are randomised cannot become concepts.
 
-    scale: area of a crop as part of the image. ratio: of its width to its height, log-uniform. min_overlap: of the two
-    crops, as part of the smaller one; a second crop that overlaps less is drawn again, up to `attempts` in all, and
-    then the first is taken twice. flip: probability. size: side of the views in pixels; null: the image's own.
-    jitter: strengths of brightness, contrast, saturation (factors in [1 - s, 1 + s]) and hue (turns in [-s, s]), which
-    follow in this order. jitter_probability, grey: probabilities. blur, solarise: probabilities for the first and the
-    second view. blur_sigma: bounds of the standard deviation, in pixels. solarise_threshold: grey level from which on
-    pixels are inverted.
+    - scale: bounds of a crop's area, as a fraction of the image.
+    - ratio: bounds of its width over its height, log-uniform.
+    - min_overlap: minimum overlap of the two crops, as a fraction of the smaller one.
+    - attempts: how often a second crop is drawn until it overlaps enough; after that the first one is used twice.
+    - flip: probability of a horizontal flip.
+    - size: side of the views in pixels; null for the image's own.
+    - jitter: strengths of brightness, contrast, saturation (factors in [1 - s, 1 + s]) and hue (turns in [-s, s]),
+      applied in this order.
+    - jitter_probability, grey: probabilities.
+    - blur, solarise: probabilities for the first and the second view.
+    - blur_sigma: bounds of the standard deviation, in pixels.
+    - solarise_threshold: grey level above which pixels are inverted.
     """
 
     scale: Sequence[float] = (0.2, 1.0)
@@ -92,8 +99,12 @@ class ViewSettings:
 
 @dataclass(frozen=True)
 class TemperatureSettings:
-    """Temperatures. student: of its assignments and of the dictionary's codes. teacher: of its assignments, and of the
-    pooling into slots in both branches. contrast: of the slot contrast."""
+    """Temperatures.
+
+    - student: the student's assignments and the dictionary's codes.
+    - teacher: the teacher's assignments, and the pooling into slots in both branches.
+    - contrast: the slot contrast.
+    """
 
     student: float = 0.1
     teacher: float = 0.07
@@ -106,7 +117,7 @@ class TemperatureSettings:
 
 @dataclass(frozen=True)
 class WeightSettings:
-    """Weights of the three losses; 0 leaves one out."""
+    """Weights of the three losses; 0 skips a loss."""
 
     distillation: float = 1.0
     contrast: float = 1.0
@@ -116,19 +127,20 @@ class WeightSettings:
         for name in ("distillation", "contrast", "quantisation"):
             at_least(f"weights.{name}", getattr(self, name), 0)
         if not self.distillation + self.contrast + self.quantisation:
-            raise ConfigError("method.weights are all 0, so there is nothing to train; give one of them a value")
+            raise ConfigError("method.weights are all 0, so there is nothing to train; make one of them positive")
 
 
 @dataclass(frozen=True)
 class DictionarySettings:
-    """The dictionary. codes: K. momentum: of the codes' moving average.
+    """The dictionary.
 
-    initial: "slots" begins with random slots of the first batch, so that all codes are in use; "random" with random
-    directions, most of which a short run never uses.
-
-    reseed: a code whose usage is below `reseed_below` is put on a random slot of the batch. Usage, 1 where all codes
-    are used alike, is a moving average in which a code that is no longer used falls below that within `reseed_after`, a
-    share of the updates of stage 1.
+    - codes: K, the number of codes.
+    - momentum: momentum of the codes' moving average.
+    - initial: "slots" starts from random slots of the first batch, so that all codes are in use; "random" starts from
+      random directions, most of which a short run never uses.
+    - reseed: move a code whose usage is below `reseed_below` to a random slot of the batch. Usage is a moving average,
+      1 for uniform use.
+    - reseed_after: share of stage 1's updates within which the usage of an unused code falls below `reseed_below`.
     """
 
     codes: int = 8
@@ -146,16 +158,17 @@ class DictionarySettings:
         within("dictionary.reseed_below", self.reseed_below, 0, 1, above=True, below=True)
 
     def usage_momentum(self, updates: int) -> float:
-        """Return the momentum of the usage in a run of so many updates, at least 1."""
+        """Return the momentum of the usage for a stage of `updates` updates, at least 1."""
         return self.reseed_below ** (1 / max(self.reseed_after * updates, 1))
 
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """The teacher. momentum: of the moving average of the student's weights.
+    """The teacher.
 
-    schedule: "constant"; "cosine": the momentum rises to 1 over the run; "auto": cosine below 2000 updates.
-    centre_momentum: of the moving average of the teacher's logits that its targets are centred by.
+    - momentum: momentum of the moving average of the student's weights.
+    - schedule: "constant"; "cosine" lets the momentum rise to 1 over the run; "auto" is cosine below 2000 updates.
+    - centre_momentum: momentum of the moving average of the teacher's logits, by which its targets are centred.
     """
 
     momentum: float = 0.99
@@ -170,9 +183,10 @@ class TeacherSettings:
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """Naming the concepts of all images. min_pixels: places of the grid a slot must win to count as active.
+    """Extraction of the concepts of all images.
 
-    The largest slot always counts. batch_size: of the forward passes.
+    - min_pixels: positions of the grid that a slot must win to count as active; the largest slot always does.
+    - batch_size: batch size of the forward passes.
     """
 
     min_pixels: int = 1
@@ -185,14 +199,14 @@ class ExtractSettings:
 
 @dataclass(frozen=True)
 class PerfSettings:
-    """fuse_views: one forward for both views, which then share their BatchNorm statistics."""
+    """Performance. `fuse_views`: one forward for both views, which then share their BatchNorm statistics."""
 
     fuse_views: bool = False
 
 
 @dataclass(frozen=True)
 class DiscoverySettings:
-    """All of stage 1."""
+    """All settings of stage 1."""
 
     slots: SlotSettings = field(default_factory=SlotSettings)
     views: ViewSettings = field(default_factory=ViewSettings)

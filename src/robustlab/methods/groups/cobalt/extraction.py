@@ -1,4 +1,4 @@
-"""Naming the concepts of images with the trained teacher: eval mode, no augmentation, deterministic."""
+"""Assign concepts to images with the trained teacher: eval mode, no augmentation, deterministic."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What is seen in a batch of images.
+    """The slots and concepts of a batch of images.
 
-    concepts: code of each slot, -1 where it is not active, int64 [B, N]. area: share of the places that it wins, 0
-    where not active, float32 [B, N]. margin: distance of the second nearest code less that of the nearest, in [0, 4], 0
-    where not active, float32 [B, N]. winners: slot at each place, int64 [B, h, w].
+    - concepts: code of each slot, (B, N) int64, -1 if inactive.
+    - area: share of the positions that the slot wins, (B, N) float32, 0 if inactive.
+    - margin: squared distance to the second nearest code minus that to the nearest, (B, N) float32 in [0, 4], 0 if
+      inactive.
+    - winners: slot at each position, (B, h, w) int64.
     """
 
     concepts: Tensor
@@ -36,9 +38,11 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Table:
-    """The assignments of a split, on the CPU, row by row in the order of `samples` (int64 [n], ascending indices).
+    """The assignments of a split, on the CPU.
 
-    concepts: int16 [n, N]. area, margin: float16 [n, N].
+    - samples: stable indices of the rows, (n,) int64, ascending.
+    - concepts: (n, N) int16.
+    - area, margin: (n, N) float16.
     """
 
     concepts: Tensor
@@ -51,9 +55,11 @@ class Table:
 def assign(
     teacher: SlotEncoder, dictionary: Dictionary, images: Tensor, *, temperature: float, min_pixels: int = 1
 ) -> Assignment:
-    """Return the assignment of normalised images float [B, C, H, W], computed in float32.
+    """Return the assignment of a batch, computed in float32.
 
-    A slot is active where it wins `min_pixels` places or more places than any other (the first of equal ones).
+    A slot is active if it wins at least `min_pixels` positions, or the most positions of all slots (the first of ties).
+
+    - images: (B, C, H, W) float, normalised.
     """
     mode = teacher.training
     groups = group(teacher.eval()(images), teacher.slots, temperature)
@@ -74,7 +80,7 @@ def assign(
 def extract_split(
     data: Data, split: str, assign: Callable[[Tensor], Assignment], *, settings: ExtractSettings, runtime: Runtime
 ) -> Table:
-    """Return the table of a split: of every image that `data.evaluation(split)` serves, in its order."""
+    """Return the table of a split, with every image that `data.evaluation(split)` serves, in the same order."""
     parts: list[tuple[Tensor, ...]] = []
     for batch in data.evaluation(split, settings.batch_size, shard=runtime.world_size > 1).epoch(0):
         seen = assign(batch.images)

@@ -1,9 +1,9 @@
-"""Draws under which no concept gives the label away: iterative proportional fitting.
+"""Fit sampling probabilities under which no concept predicts the label, by iterative proportional fitting.
 
-Wanted are probabilities P(i) of drawing each image such that P(y | image has concept k) is uniform over labels for all
-concepts k at once, and P(y) is uniform, too. Among all solutions, iterative proportional fitting (Deming and Stephan
-1940) finds the one closest to uniform draws in Kullback-Leibler divergence (Csiszar 1975). It satisfies one condition
-after the other, each time with the smallest possible change, which is one factor per label for the images of a concept.
+The goal is a probability P(i) for each image such that P(y | image has concept k) is uniform over labels for all
+concepts k at once, and P(y) is uniform as well. Among all solutions, iterative proportional fitting (Deming and Stephan
+1940) finds the one closest to uniform sampling in Kullback-Leibler divergence (Csiszar 1975). It satisfies one
+condition after the other, each with the smallest possible change: one factor per label for the images of a concept.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ import torch
 from torch import Tensor
 
 UNDRAWN = 0.01
-"""An image that is drawn less than this share as often as in uniform draws counts as one that is never drawn."""
+"""An image counts as never drawn if its probability is below this fraction of uniform sampling."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What was fitted.
+    """The result of a fit.
 
-    p: probability of each image in one draw, float64 [n], sum 1. one_label: concepts of a single label, which no draws
-    can balance. conflicting: concepts left out because balancing them together with the others would mean that some
-    images are never drawn, or takes more than the given number of rounds. iterations: rounds of the last fit.
+    - p: probability of each image in one draw, (n,) float64, sum 1.
+    - one_label: concepts that occur with a single label, which no sampling can balance.
+    - conflicting: concepts dropped because balancing them together with the others would leave some images never drawn,
+      or would take more than the given number of rounds.
+    - iterations: number of rounds of the last fit.
     """
 
     p: Tensor
@@ -36,7 +38,7 @@ class Fit:
 
     @property
     def left_out(self) -> tuple[int, ...]:
-        """The concepts whose labels are not even under these draws."""
+        """The concepts whose labels are not balanced under these probabilities."""
         return tuple(sorted(self.one_label + self.conflicting))
 
     def record(self) -> dict[str, Any]:
@@ -46,10 +48,12 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Condition:
-    """The labels of some cells have to be equally likely.
+    """The condition that the labels of some cells are equally likely.
 
-    concept: None for the balance of classes, which concerns all cells. cells: int64 [m]. labels: of these cells, in
-    0 .. count - 1, int64 [m]. count: labels that occur.
+    - concept: None for the balance of classes, which covers all cells.
+    - cells: (m,) int64.
+    - labels: labels of these cells, (m,) int64 in 0 .. count - 1.
+    - count: number of labels that occur.
     """
 
     concept: int | None
@@ -59,13 +63,16 @@ class _Condition:
 
 
 def fit(members: Tensor, labels: Tensor, *, tolerance: float, rounds: int) -> Fit:
-    """Return draws under which the labels that occur with a concept are equally likely, for all concepts.
+    """Fit probabilities under which, for every concept, the labels that occur with it are equally likely.
 
-    members: the concepts of each image, bool [n, K]; images without any are not drawn. labels: int64 [n]. tolerance:
-    largest total variation of a concept's labels from uniform in the last round, at the concept's turn; the turns of
-    later concepts can move it a little above. If the rounds do not suffice, or images are no longer drawn
-    (`UNDRAWN`), the concept furthest from uniform is left out and the rest is fitted again; this terminates because
-    each time there is one concept fewer.
+    If the rounds do not suffice, or some images end up never drawn (`UNDRAWN`), the concept furthest from uniform is
+    dropped and the rest is fitted again.
+
+    - members: the concepts of each image, (n, K) bool; images without any concept are not drawn.
+    - labels: (n,) int64.
+    - tolerance: maximum total variation of a concept's labels from uniform at the concept's turn in the last round;
+      later turns may push it slightly above.
+    - rounds: maximum number of rounds of one fit.
     """
     rows, place, sizes = torch.unique(
         torch.cat([members.long(), labels[:, None]], dim=1), dim=0, return_inverse=True, return_counts=True
@@ -84,9 +91,10 @@ def fit(members: Tensor, labels: Tensor, *, tolerance: float, rounds: int) -> Fi
 
 
 def _conditions(present: np.ndarray, labels: np.ndarray) -> tuple[list[_Condition], list[int]]:
-    """Return a condition for each concept and, last, that of the classes; and the concepts of a single label.
+    """Return one condition per concept followed by the condition on classes, and the concepts with a single label.
 
-    present: concepts of each cell, bool [c, K]; labels: int64 [c].
+    - present: concepts of each cell, (c, K) bool.
+    - labels: (c,) int64.
     """
     found, one_label = [], []
     for concept, column in [*enumerate(present.T), (None, present.any(axis=1))]:
@@ -102,7 +110,7 @@ def _conditions(present: np.ndarray, labels: np.ndarray) -> tuple[list[_Conditio
 def _project(
     start: np.ndarray, conditions: Sequence[_Condition], *, tolerance: float, rounds: int
 ) -> tuple[np.ndarray, int, int | None]:
-    """Return the masses of cells, float64 [c], the rounds done, and the concept furthest from uniform, None if it fits.
+    """Return the masses of cells, (c,) float64, the number of rounds, and the worst concept (None after success).
 
     Each round projects the masses onto one condition after the other. The projection onto uniform P(y | k) gives every
     label within k the geometric mean of the labels' masses, up to a common factor that keeps the sum at 1.

@@ -1,4 +1,4 @@
-"""What a run of CoBalT says about its concepts and draws: a line on the screen, a file and pictures at the end."""
+"""Report the concepts and sampling of a CoBalT run: a line on the screen, then a file and figures at the end."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ DRAWS_FILE = "sampler.json"
 
 
 def announce(report: SamplerReport) -> None:
-    """Print what is drawn how; warn of concepts that cannot be balanced, and where there is nothing to balance over."""
+    """Describe the sampling; warn about concepts that cannot be balanced, and if there is nothing to balance over."""
     kept, size = int(report.kept.sum()), len(report.p)
-    rare = f", without {', '.join(map(str, report.dropped))} that are rare" if report.dropped else ""
+    rare = f" (dropped as rare: {', '.join(map(str, report.dropped))})" if report.dropped else ""
     how = "fitted to all of them" if report.eta is None else f"eta {report.eta:g}"
     values = report.metrics()
     say(
-        f"CoBalT draws over {kept} of {len(report.kept)} concepts{rare}, {how}: worth "
-        f"{report.effective_size:,.0f} of {size:,} images drawn alike, one up to {report.largest:.1f} times an epoch; "
-        f"labels within a concept are up to {values['variation']:.2f} from uniform (total variation), before "
-        f"balancing {values['variation_before']:.2f}"
+        f"CoBalT balances {kept} of {len(report.kept)} concepts{rare}, {how}: effective sample size "
+        f"{report.effective_size:,.0f} of {size:,}; most frequent image {report.largest:.1f} times per epoch; "
+        f"labels within a concept are at most {values['variation']:.2f} from uniform (total variation), "
+        f"{values['variation_before']:.2f} before balancing"
     )
     if report.bounded:
-        say(f"CoBalT: {report.bounded:,} images would be drawn more often without method.sampler.max_ratio")
+        say(f"CoBalT: method.sampler.max_ratio limits how often {report.bounded:,} images are drawn")
     if report.fit is not None:
         _warn_of_left_out(report.fit)
     if kept < 2:
         warn(
-            "there is one concept alone, so that images are balanced over classes only; train stage 1 longer "
-            "(method.discover.epochs), or look at what its views change (method.views)"
+            "there is only one concept, so images are balanced over classes only; train stage 1 longer "
+            "(method.discover.epochs), or check what its views randomise (method.views)"
         )
 
 
 def _warn_of_left_out(fit: Fit) -> None:
     if fit.one_label:
         warn(
-            f"only images of one class contain concept {_listed(fit.one_label)}, so no draws can balance its labels; "
-            "it is left out of the fit"
+            f"only images of one class contain concept {_listed(fit.one_label)}, so no sampling can balance its "
+            "labels; it is left out of the fit"
         )
     if fit.conflicting:
         warn(
-            f"the labels of concept {_listed(fit.conflicting)} could not be balanced together with those of the other "
-            "concepts, at least not while drawing all images; it is left out of the fit"
+            f"the labels of concept {_listed(fit.conflicting)} could not be balanced together with the other concepts "
+            "while still drawing all images; it is left out of the fit"
         )
 
 
@@ -63,7 +63,7 @@ def _listed(concepts: Sequence[int]) -> str:
 
 
 def diagnostics(concepts: Concepts, data: Data) -> dict[str, float]:
-    """Return numbers of the concepts of the training and the validation split, to log; attributes enter these alone."""
+    """Return concept metrics of the training and validation split to log; attributes are used for nothing else."""
     found = {}
     for split, prefix in (("train", "concepts"), ("val", "concepts_val")):
         if split in concepts.tables:
@@ -79,14 +79,14 @@ def diagnostics(concepts: Concepts, data: Data) -> dict[str, float]:
 
 
 def draws(report: SamplerReport, data: Data) -> dict[str, float]:
-    """Return numbers of the draws, to log; attributes enter the shares of rare groups alone."""
+    """Return sampling metrics to log; attributes are used only for the shares of rare groups."""
     return {f"sampler/{name}": value for name, value in {**report.metrics(), **oracle(report, data)}.items()}
 
 
 def oracle(report: SamplerReport, data: Data) -> dict[str, float]:
-    """Return the shares of rare groups before and after balancing, {} where groups are not known.
+    """Return the shares of rare groups before and after balancing; {} if groups are unknown.
 
-    For reading only: nothing in training or selection depends on them.
+    For reporting only: nothing in training or selection depends on them.
     """
     attributes = data.attributes("train")
     return {} if attributes is None else rare_group_shares(report.p, data.labels("train"), attributes)
@@ -95,9 +95,10 @@ def oracle(report: SamplerReport, data: Data) -> dict[str, float]:
 def write_report(
     report: SamplerReport, concepts: Concepts, data: Data, folder: Path, *, discovery: Discovery | None = None
 ) -> dict[str, Path]:
-    """Write sampler.json and, below figures/, pictures of concepts and draws; return the latter by name.
+    """Write sampler.json and, in figures/, figures of concepts and sampling; return {name: PNG file}.
 
-    concepts: as found. discovery: what found them as slots, to show these; None without.
+    - concepts: the concepts as discovered.
+    - discovery: the discovery that found them as slots, to draw these; None without slots.
     """
     write_json(folder / DRAWS_FILE, {**report.record(), **oracle(report, data)})
     figures = folder / "figures"

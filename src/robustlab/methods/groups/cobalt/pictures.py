@@ -1,6 +1,6 @@
-"""Pictures of concepts: what each slot attends to, and what each concept shows.
+"""Draw figures of concepts: what each slot attends to, and images that show each concept.
 
-All draw PNG files by matplotlib, without a display. A concept has the same colour in all of them.
+All figures are PNG files made with matplotlib, without a display. A concept has the same colour in all of them.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ if TYPE_CHECKING:
 def illustrate(
     discovery: Discovery, concepts: Concepts, data: Data, folder: Path, *, images: int = 8, each: int = 8
 ) -> dict[str, Path]:
-    """Draw the training split's concepts into `folder`; return {"slots", "concepts", "table": PNG}.
+    """Draw the training split's concepts into `folder`; return {"slots", "concepts", "table": PNG file}.
 
-    images: drawn at random, of which the slots are shown. each: images that are shown of each concept.
+    - images: number of random images whose slots are shown.
+    - each: number of images shown per concept.
     """
     table, samples = concepts.tables["train"], concepts.samples["train"]
     labels, attributes, task = data.labels("train"), data.attributes("train"), data.task
@@ -75,10 +76,13 @@ def illustrate(
 
 
 def draw_slots(images: Tensor, seen: Assignment, path: Path, *, titles: Sequence[str] = ()) -> None:
-    """Draw one row an image: the image, the concept at each place, and what each slot attends to.
+    """Draw one row per image: the image, the concept at each position, and what each slot attends to.
 
-    images: uint8 [M, C, H, W]. seen: their assignment. titles: of the rows, e.g. the labels. Outside of the slot an
-    image is faded; the frame has the colour of the slot's concept, and the share of the area stands below.
+    The image is faded outside the slot; the frame has the colour of the slot's concept, with the area's share below.
+
+    - images: (M, C, H, W) uint8.
+    - seen: their assignment.
+    - titles: titles of the rows, e.g. the labels.
     """
     count, slots = seen.concepts.shape
     figure = new_figure(1.25 * (slots + 2) + 0.4, 1.42 * count + 0.75)
@@ -101,15 +105,15 @@ def draw_slots(images: Tensor, seen: Assignment, path: Path, *, titles: Sequence
             axis.set_xlabel(f"concept {concept}  ·  {area:.0f} %", fontsize=8, color=colour(concept), labelpad=2)
     for axis, name in zip(axes[0], ["image", "concepts", *(f"slot {slot + 1}" for slot in range(slots))], strict=True):
         axis.set_title(name, fontsize=TITLE)
-    figure.suptitle("Each slot keeps the places that it wins; its colour is that of its concept", fontsize=TITLE)
+    figure.suptitle("Each slot shows the positions that it wins, in the colour of its concept", fontsize=TITLE)
     legend(figure, sorted({concept for concept in seen.concepts.flatten().tolist() if concept >= 0}))
     save(figure, path)
 
 
 def top_images(table: Tensor, area: Tensor, margin: Tensor, *, num_concepts: int, count: int) -> list[Tensor]:
-    """Return for each concept the rows of the images that show it best: int64 [up to `count`], best first.
+    """Return for each concept the rows of the images that show it best, (up to `count`,) int64, best first.
 
-    By the product of area and margin of the slot; equal ones in the order of rows.
+    Images are ranked by area times margin of the slot; ties are in row order.
     """
     score = area.double() * margin.double()
     best = []
@@ -129,11 +133,13 @@ def draw_concepts(
     task: TaskSpec,
     attributes: Tensor | None = None,
 ) -> None:
-    """Draw one row a concept: where it occurs, as shares of each class and attribute, and images that show it best.
+    """Draw one row per concept: its frequency in each class and attribute, and images that show it best.
 
-    gallery: for each concept its images (uint8 [M, C, H, W]) and their assignment, or None where it has none; concepts
-    without images are left out, the most frequent comes first. table: int [n, N], labels, attributes: int64 [n], of
-    the split that shares and counts are of.
+    Concepts without images are left out; the most frequent one comes first.
+
+    - gallery: for each concept, images, (M, C, H, W) uint8, and their assignment, or None if it has no images.
+    - table: (n, N) int, for shares and counts.
+    - labels, attributes: (n,) int64.
     """
     counts = presence(table, len(gallery)).sum(dim=0)
     shown = [k for k in counts.argsort(descending=True, stable=True).tolist() if gallery[k] is not None and counts[k]]
@@ -164,7 +170,7 @@ def draw_concepts(
             show(axis, highlighted(as_picture(images[column]), mask))
             outline(axis, mask, concept)
     figure.suptitle(
-        "Where each concept occurs: share (and number) of the images of a kind; images that show it best",
+        "Frequency of each concept: share (and number) of images per class or attribute; images that show it best",
         fontsize=TITLE,
     )
     save(figure, path)
@@ -173,7 +179,7 @@ def draw_concepts(
 def _share_bars(
     axis: Axes, concept: int, table: Tensor, groupings: Sequence[tuple[Tensor, Sequence[str]]], *, num_concepts: int
 ) -> None:
-    """Draw the share of the images with each class and attribute that contain the concept."""
+    """Draw the share of images of each class and attribute that contain the concept."""
     there = presence(table, num_concepts)[:, concept].double()
     names, shares, shades, words = [], [], [], []
     for number, (values, labels) in enumerate(groupings):

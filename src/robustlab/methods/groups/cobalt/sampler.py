@@ -1,13 +1,12 @@
-"""Concept-balanced sampling: one probability for each image, by Algorithm 1 of the paper or fitted to all concepts.
+"""Concept-balanced sampling: a probability for each image, by Algorithm 1 of the paper or fitted to all concepts.
 
-One draw of Algorithm 1 chooses a concept k among those kept, all alike; then a label y that occurs with it, with
-probability q_k(y), proportional to n[k, y]^-eta; then one of the n[k, y] images with both. In all, an image is drawn
-with probability
+One draw of Algorithm 1 chooses a kept concept k uniformly; then a label y that occurs with it, with probability q_k(y)
+proportional to n[k, y]^-eta; then one of the n[k, y] images with both. Overall, an image is drawn with probability
 
     P(i) = 1 / |kept| * sum over the kept concepts k of image i of q_k(y_i) / n[k, y_i].
 
-This balances the labels of a concept within its own draws only: images drawn for other concepts bring their own label
-mix with them. `fitted` balances all concepts at once.
+This only balances the labels of a concept within its own draws: images drawn for other concepts contribute their own
+label distribution. `fitted` balances all concepts at once.
 """
 
 from __future__ import annotations
@@ -31,12 +30,14 @@ def probabilities(
     area: Tensor | None = None,
     codes: Tensor | None = None,
 ) -> SamplerReport:
-    """Return how often each image is drawn.
+    """Return the sampling probability of each image. Images without any concept are never drawn.
 
-    concepts: of each slot, int [n, N] in 0 .. num_concepts - 1, -1 where it is not active; an image contains a concept
-    once, however many of its slots have it. labels: int64 [n]. area: of each slot, float [n, N], to tell an image's
-    largest one; without it, the first active one is taken. codes: positions of the concepts, float [K, d], to find the
-    nearest one; without them, the most frequent concept is taken. Images without any concept are never drawn.
+    - concepts: concept of each slot, (n, N) int in 0 .. num_concepts - 1, -1 if inactive; an image contains a concept
+      once, no matter how many of its slots have it.
+    - labels: (n,) int64.
+    - area: area of each slot, (n, N) float, to find an image's largest slot; without it, the first active one is used.
+    - codes: vectors of the concepts, (K, d) float, to find the nearest concept; without them, the most frequent concept
+      is used.
     """
     there = presence(concepts, num_concepts)
     assert bool(there.any()), "no image has a concept"
@@ -72,9 +73,9 @@ def probabilities(
 
 
 def _frequent(table: Tensor, count: int, settings: SamplerSettings) -> Tensor:
-    """Return the concepts that are neither too rare nor, where that matters, of a single class: bool [K].
+    """Return the concepts that are neither too rare nor (if excluded) limited to a single class, (K,) bool.
 
-    If none is left, the most frequent one is kept, which amounts to balanced classes.
+    If none is left, the most frequent one is kept, which amounts to balancing classes.
     """
     images = table.sum(dim=1)
     frequent = (images > 0) & (images >= max(settings.rare_count, settings.rare_share * count))
@@ -84,7 +85,7 @@ def _frequent(table: Tensor, count: int, settings: SamplerSettings) -> Tensor:
 
 
 def _nearest_kept(kept: Tensor, images: Tensor, codes: Tensor | None) -> Tensor:
-    """Return the nearest kept concept of each concept, int64 [K]; without codes the most frequent one for all."""
+    """Return the nearest kept concept of each concept, (K,) int64; without codes, the most frequent one for all."""
     if codes is None:
         return torch.where(kept, images, -1).argmax().expand(len(kept))
     distances = torch.cdist(codes.double(), codes.double(), compute_mode="donot_use_mm_for_euclid_dist")
@@ -92,26 +93,31 @@ def _nearest_kept(kept: Tensor, images: Tensor, codes: Tensor | None) -> Tensor:
 
 
 def _largest(concepts: Tensor, area: Tensor | None) -> Tensor:
-    """Return the concept of each image's largest active slot, int64 [m]; of equal ones the first."""
+    """Return the concept of each image's largest active slot, (m,) int64; the first of ties."""
     table = concepts.long()
     sizes = torch.ones(table.shape, dtype=torch.float64) if area is None else area.double()
     return table.gather(1, torch.where(table >= 0, sizes, -1.0).argmax(dim=1, keepdim=True)).flatten()
 
 
 def _algorithm_1(members: Tensor, labels: Tensor, *, num_classes: int, eta: float) -> Tensor:
-    """Return P in closed form, float64 [n]. members: the kept concepts of each image, bool [n, K]."""
+    """Return P in closed form, (n,) float64.
+
+    - members: the kept concepts of each image, (n, K) bool.
+    """
     table = label_masses(members, labels, num_classes=num_classes)
     weights = torch.where(table > 0, -eta * table.clamp(min=1).log(), -torch.inf)
-    chosen = weights.softmax(dim=1).nan_to_num(nan=0.0)  # q_k(y); a concept of no image has no labels
+    chosen = weights.softmax(dim=1).nan_to_num(nan=0.0)  # q_k(y); a concept without images has no labels
     each = chosen / table.clamp(min=1)
     p = torch.where(members, each.T[labels], 0.0).sum(dim=1)
     return p / p.sum()
 
 
 def capped(p: Tensor, bound: float) -> Tensor:
-    """Return probabilities of which none exceeds `bound`, the rest in the proportions they had; zeros stay.
+    """Cap probabilities at `bound`, keeping the proportions of the others; zeros stay zero.
 
-    p: float64 [n], sum 1. Where the bound leaves no room for that, all that are not zero become equal.
+    If the bound is too low for that, all non-zero probabilities become equal.
+
+    - p: (n,) float64, sum 1.
     """
     drawn = p > 0
     if bound * int(drawn.sum()) <= 1 + 1e-9:

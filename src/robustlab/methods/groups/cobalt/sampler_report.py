@@ -1,4 +1,4 @@
-"""Who is drawn how often: what a concept-balanced sampler says about itself."""
+"""Describe a concept-balanced sampler: how often each image is drawn, and how balanced the result is."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from robustlab.methods.groups.cobalt.fitted_draw import Fit
 
 @dataclass(frozen=True)
 class SamplerReport:
-    """Who is drawn how often.
+    """A concept-balanced sampler and its properties.
 
-    eta: None where fitted. p: probability of each image in one draw, float64 [n], sum 1. table: n[k, y] of all
-    concepts, int64 [K, C]. kept: bool [K]. adopted: number of images that lost all their concepts and joined another.
-    variation_before, variation: how far the labels of each kept concept are from uniform, when all images are drawn
-    alike and as they are drawn now, see `label_variation`; NaN for one left out, float64 [K]. fit: how the fit went;
-    None for Algorithm 1. label_share: probability of each label in one draw, float64 [C]. largest: of P(i) * n.
-    bounded: number of images limited by `max_ratio`. effective_size: 1 / sum of P(i)^2, n where all are drawn alike.
+    - eta: exponent of Algorithm 1; None if fitted.
+    - p: probability of each image in one draw, (n,) float64, sum 1.
+    - table: n[k, y] of all concepts, (K, C) int64.
+    - kept: which concepts are balanced, (K,) bool.
+    - adopted: number of images that lost all their concepts and joined another one.
+    - variation_before, variation: distance of each concept's labels from uniform, under uniform sampling and under p,
+      (K,) float64, NaN for dropped concepts; see `label_variation`.
+    - fit: result of the fit; None for Algorithm 1.
+    - label_share: probability of each label in one draw, (C,) float64.
+    - largest: the largest P(i) * n.
+    - bounded: number of images limited by `max_ratio`.
+    - effective_size: effective sample size, 1 / sum of P(i)^2; n for uniform sampling.
     """
 
     eta: float | None
@@ -37,7 +43,7 @@ class SamplerReport:
 
     @property
     def dropped(self) -> list[int]:
-        """The concepts that occur and are left out."""
+        """The concepts that occur but are dropped."""
         return _places(~self.kept & (self.table.sum(dim=1) > 0))
 
     def metrics(self) -> dict[str, float]:

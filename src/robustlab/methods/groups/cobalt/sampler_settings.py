@@ -1,4 +1,4 @@
-"""Hyperparameters of CoBalT beside those of concept discovery: how stage 1 is trained and how stage 2 draws."""
+"""Hyperparameters of CoBalT apart from concept discovery: training of stage 1 and sampling in stage 2."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from robustlab.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class DiscoverSettings:
-    """How stage 1 is trained: by Adam, whose weight decay is a penalty on squared weights in the gradient.
+    """Training of stage 1, with Adam and L2 regularisation (its weight decay is not decoupled).
 
-    epochs: of stage 1, before trainer.epochs of the classifier. batch_size: null = trainer.batch_size. warmup: share of
-    the updates in which the learning rate rises linearly; after that it is constant.
+    - epochs: epochs of stage 1, before trainer.epochs of the classifier.
+    - batch_size: null for trainer.batch_size.
+    - warmup: share of the updates over which the learning rate rises linearly; it is constant afterwards.
     """
 
     epochs: int = 50
@@ -34,20 +35,20 @@ class DiscoverSettings:
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How labels are weighted inside a concept, and what keeps the weights within reason.
+    """Weighting of labels within a concept, and limits on the weights.
 
-    kind: "stepwise" is Algorithm 1, "fitted" balances the labels of all concepts at once, see `fitted`.
+    An image left without any concept joins the nearest kept one.
 
-    exponent: lambda of Algorithm 1, in one of two readings, see `eta`. parametrisation "class": a label of concept k is
-    drawn with weight n[k, y]^-lambda; "image": each image of concept k has that weight.
-
-    tolerance, iterations: a fit ends once the labels of every concept are within the former of uniform (total
-    variation); after the latter, in rounds, it gives up on the concept that is furthest away.
-
-    rare_count, rare_share: a concept with fewer images than the one, or than that share of all, is left out: each of
-    its few images would make up a large part of all draws. drop_single_class: leave out, too, concepts that come with
-    one label alone. An image left without any concept joins the nearest kept one. max_ratio: upper bound on how often
-    an image is drawn, as a multiple of uniform draws; null: no bound.
+    - kind: "stepwise" is Algorithm 1, "fitted" balances the labels of all concepts at once, see `fitted`.
+    - exponent: lambda of Algorithm 1, which can be read in two ways, see `eta`.
+    - parametrisation: "class" draws a label of concept k with weight n[k, y]^-lambda; "image" gives each image of
+      concept k that weight.
+    - tolerance: a fit ends once the labels of every concept are this close to uniform, in total variation.
+    - iterations: number of rounds after which a fit gives up on the concept furthest from uniform.
+    - rare_count, rare_share: drop concepts with fewer images, or a smaller share of all images: each of their few
+      images would take up a large part of all draws.
+    - drop_single_class: also drop concepts that occur with a single label.
+    - max_ratio: upper bound on how often an image is drawn, as a multiple of uniform sampling; null for no bound.
     """
 
     kind: Literal["stepwise", "fitted"] = "stepwise"
@@ -71,16 +72,15 @@ class SamplerSettings:
             at_least("sampler.max_ratio", self.max_ratio, 1)
         if self.kind == "fitted" and (self.exponent, self.parametrisation) != (0.0, "class"):
             raise ConfigError(
-                "method.sampler.kind=fitted has no exponent: it draws the labels of every concept alike; leave "
-                "method.sampler.exponent and parametrisation out, or set method.sampler.kind=stepwise"
+                "method.sampler.kind=fitted has no exponent: it makes the labels of every concept equally likely; "
+                "leave out method.sampler.exponent and parametrisation, or set method.sampler.kind=stepwise"
             )
 
     @property
     def eta(self) -> float | None:
         """The exponent in q_k(y) ~ n[k, y]^-eta: lambda for class weights, lambda - 1 for image weights.
 
-        0 makes all labels of a concept equally likely; the larger, the more its rare labels are preferred. None for
-        draws that are fitted.
+        0 makes all labels of a concept equally likely; larger values favour its rare labels. None if fitted.
         """
         if self.kind == "fitted":
             return None

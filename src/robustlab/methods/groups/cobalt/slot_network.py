@@ -1,7 +1,7 @@
 """The networks of stage 1: a student with slots and a predictor, and a teacher that follows it.
 
-No code of the authors is public; projector, slots and predictor are those of SlotCon (Wen et al., NeurIPS 2022), on
-which stage 1 is built.
+The authors have published no code; projector, slots and predictor follow SlotCon (Wen et al., NeurIPS 2022), on which
+stage 1 is based.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from robustlab.models.layers import conv1x1
 from robustlab.models.maps import feature_maps
 
 LONG_RUN = 2000
-"""Updates from which on `schedule: auto` keeps the teacher's momentum constant."""
+"""Number of updates from which `schedule: auto` keeps the teacher's momentum constant."""
 
 
 class SlotEncoder(nn.Module):
-    """What student and teacher both have: encoder, projector and the slots.
+    """The part shared by student and teacher: encoder, projector and slots.
 
-    The slots are one learned matrix float [N, d], shared by all images; only their directions matter to the forward
-    pass. They are not those of slot attention (Locatello et al. 2020): nothing is iterated or drawn.
+    The slots are one learned matrix, (N, d) float, shared by all images; only their directions affect the forward pass.
+    This differs from slot attention (Locatello et al. 2020): nothing is iterated or sampled.
     """
 
     def __init__(self, encoder: nn.Module, *, channels: int, settings: SlotSettings) -> None:
-        """encoder: gives feature maps of `channels` channels, see `feature_maps`."""
+        """Build projector and slots around an encoder.
+
+        - encoder: returns feature maps with `channels` channels, see `feature_maps`.
+        """
         super().__init__()
         self.encoder = encoder
         self.projector = nn.Sequential(
@@ -44,12 +47,12 @@ class SlotEncoder(nn.Module):
         self.slots = nn.Parameter(torch.randn(settings.count, settings.dim))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return z, the projected feature maps: float [B, d, h, w] for images float [B, C, H, W]."""
+        """Return z, the projected feature maps, (B, d, h, w) float, for images, (B, C, H, W) float."""
         return self.projector(feature_maps(self.encoder, images))
 
 
 class Student(nn.Module):
-    """A `SlotEncoder` that is trained, and the predictor of the slot contrast, which the teacher does not have."""
+    """A trained `SlotEncoder` with the predictor of the slot contrast, which the teacher does not have."""
 
     def __init__(self, base: SlotEncoder, *, settings: SlotSettings) -> None:
         super().__init__()
@@ -62,22 +65,22 @@ class Student(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return z, float [B, d, h, w]."""
+        """Return z, (B, d, h, w) float."""
         return self.base(images)
 
     def predict(self, vectors: Tensor) -> Tensor:
-        """Return the predictor's output, float [B, N, d], for slot vectors float [B, N, d].
+        """Return the predictor's output, (B, N, d) float, for slot vectors, (B, N, d) float.
 
-        BatchNorm sees the vectors of all slots, active or not: their number then does not depend on values, which
-        would have to be waited for.
+        BatchNorm sees the vectors of all slots, active or not, so that their number does not depend on values, which
+        would require a synchronisation.
         """
         return self.predictor(vectors.flatten(0, 1)).view_as(vectors)
 
 
 def make_student(encoder: nn.Module, *, image_shape: tuple[int, int, int], settings: SlotSettings) -> Student:
-    """Return a student around `encoder`, whose channels are found by passing two black images.
+    """Return a student around `encoder`, whose number of channels is found by passing two black images.
 
-    Raises `ConfigError` for an encoder that gives no feature maps.
+    Raises `ConfigError` for an encoder without feature maps.
     """
     training = encoder.training
     with torch.no_grad():
@@ -87,9 +90,9 @@ def make_student(encoder: nn.Module, *, image_shape: tuple[int, int, int], setti
 
 
 def make_teacher(student: Student) -> SlotEncoder:
-    """Return a copy of the student without predictor and without gradients, in train mode.
+    """Return a copy of the student without predictor and without gradients.
 
-    Its BatchNorm statistics are its own: it runs in train mode while the student trains (SlotCon).
+    It stays in train mode and keeps its own BatchNorm statistics while the student trains (SlotCon).
     """
     teacher = deepcopy(student.base).train()
     teacher.requires_grad_(False)

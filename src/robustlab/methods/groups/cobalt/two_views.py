@@ -1,4 +1,4 @@
-"""Two overlapping views of each image with known geometry, and maps of both brought onto their overlap."""
+"""Draw two overlapping views of each image with known geometry, and resample maps of both onto their overlap."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _APPEARANCE_DRAWS = 9
 
 @dataclass(frozen=True)
 class View:
-    """A view of each image of a batch.
+    """A view of each image in a batch.
 
-    images: normalised, float32 [B, C, S, S]. box: x1, y1, x2, y2 of the crop, float32 [B, 4], in parts of the source's
-    width and height. flipped: whether it is mirrored left and right, bool [B].
+    - images: (B, C, S, S) float32, normalised.
+    - box: x1, y1, x2, y2 of the crop, (B, 4) float32, as fractions of the source's width and height.
+    - flipped: whether it is flipped horizontally, (B,) bool.
     """
 
     images: Tensor
@@ -32,17 +33,18 @@ class View:
 
 
 class TwoViews:
-    """Draws two views of each image; a pure function of images and uniforms, row by row."""
+    """Draws two views of each image, as a pure, row-wise function of images and uniform random numbers."""
 
     def __init__(self, settings: ViewSettings, *, task: TaskSpec, memory_format: torch.memory_format) -> None:
         self.settings, self.task, self.memory_format = settings, task, memory_format
         self.draws = 2 * (4 * settings.attempts + 1 + _APPEARANCE_DRAWS)
 
     def __call__(self, images: Tensor, u: Tensor) -> tuple[View, View]:
-        """Return both views. images: uint8 [B, C, H, W]. u: uniforms float32 [B, draws] on the same device.
+        """Return both views.
 
-        The order of `u` is that of crops, flips, appearances, whether in use or not: switching jitter off leaves the
-        crops what they were.
+        - images: (B, C, H, W) uint8.
+        - u: uniform random numbers, (B, draws) float32 on the same device, for crops, flips and appearance in this
+          order, whether used or not, so that turning off jitter does not change the crops.
         """
         height, width = images.shape[2:]
         crops = 8 * self.settings.attempts
@@ -65,33 +67,35 @@ class TwoViews:
 
 @lru_cache(maxsize=64)
 def _column(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return float32 [C, 1, 1] on the device; kept, because moving it there waits for it."""
+    """Return values as (C, 1, 1) float32 on the device; cached, because the transfer would synchronise."""
     return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
 def to_pixels(images: Tensor, task: TaskSpec) -> Tensor:
-    """Return the bytes that normalised images were made from: uint8 [B, C, H, W] of float [B, C, H, W]."""
+    """Undo normalisation: return (B, C, H, W) uint8 for (B, C, H, W) float."""
     mean, std = (_column(tuple(values), images.device) for values in (task.mean, task.std))
     return ops.to_bytes(((images.float() * std + mean) * 255).round_()).contiguous()
 
 
 def intersect(first: Tensor, second: Tensor) -> Tensor:
-    """Return the overlap of boxes float [..., 4]; x2 < x1 or y2 < y1 where there is none."""
+    """Return the overlap of boxes, (..., 4) float; x2 < x1 or y2 < y1 if there is none."""
     return torch.cat(
         [torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:])], dim=-1
     )
 
 
 def area(box: Tensor) -> Tensor:
-    """Return the areas [...] of boxes [..., 4], 0 for an empty one."""
+    """Return the areas, (...), of boxes, (..., 4); 0 for empty ones."""
     return (box[..., 2:] - box[..., :2]).clamp(min=0).prod(dim=-1)
 
 
 def draw_boxes(u: Tensor, height: int, width: int, *, settings: ViewSettings) -> tuple[Tensor, Tensor]:
-    """Return two boxes float32 [B, 4] that overlap by `min_overlap` of the smaller one.
+    """Return two boxes, (B, 4) float32 each, that overlap by at least `min_overlap` of the smaller one.
 
-    u: [B, 8 * attempts]. First: the first candidate that fits into the image, else the largest centred box of an
-    allowed ratio (as torchvision does). Second: the first candidate that fits and overlaps, else the first box again.
+    The first box is the first candidate that fits into the image, or else the largest centred box of an allowed ratio
+    (as in torchvision). The second is the first candidate that fits and overlaps, or else the first box again.
+
+    - u: uniform random numbers, (B, 8 * attempts).
     """
     for_first, for_second = u.view(len(u), 2, settings.attempts, 4).unbind(1)
     candidates, fits = _candidates(for_first, height, width, settings)
@@ -103,7 +107,10 @@ def draw_boxes(u: Tensor, height: int, width: int, *, settings: ViewSettings) ->
 
 
 def _candidates(u: Tensor, height: int, width: int, settings: ViewSettings) -> tuple[Tensor, Tensor]:
-    """Return boxes float32 [B, attempts, 4] and which of them fit. u: area, ratio, column, row, [B, attempts, 4]."""
+    """Return candidate boxes, (B, attempts, 4) float32, and which of them fit.
+
+    - u: uniform random numbers for area, ratio, column and row, (B, attempts, 4).
+    """
     low, high = settings.scale
     part = low + (high - low) * u[..., 0]
     narrow, broad = (math.log(bound) for bound in settings.ratio)
@@ -115,7 +122,7 @@ def _candidates(u: Tensor, height: int, width: int, settings: ViewSettings) -> t
 
 
 def _centred(u: Tensor, height: int, width: int, settings: ViewSettings) -> Tensor:
-    """Return the largest centred box of an allowed ratio, float32 [B, 4]."""
+    """Return the largest centred box of an allowed ratio, (B, 4) float32."""
     narrow, broad = settings.ratio
     wide, tall = min(1.0, height * broad / width), min(1.0, width / narrow / height)
     box = ((1 - wide) / 2, (1 - tall) / 2, (1 + wide) / 2, (1 + tall) / 2)
@@ -123,7 +130,7 @@ def _centred(u: Tensor, height: int, width: int, settings: ViewSettings) -> Tens
 
 
 def _first_of(candidates: Tensor, fits: Tensor, otherwise: Tensor) -> Tensor:
-    """Return the first candidate [B, A, 4] that fits, else the row of `otherwise` [B, 4]."""
+    """Return the first of the candidates, (B, A, 4), that fits, else the row of `otherwise`, (B, 4)."""
     place = fits.to(torch.uint8).argmax(dim=1)
     chosen = candidates.gather(1, place[:, None, None].expand(-1, 1, 4))[:, 0]
     return torch.where(fits.any(dim=1, keepdim=True), chosen, otherwise)
@@ -132,7 +139,7 @@ def _first_of(candidates: Tensor, fits: Tensor, otherwise: Tensor) -> Tensor:
 def cut_out(
     images: Tensor, box: Tensor, flipped: Tensor, shape: tuple[int, int], *, interpolation: str = "bilinear"
 ) -> Tensor:
-    """Return each box of uint8 [B, C, H, W], maybe mirrored, resampled without antialiasing: uint8 [B, C, *shape]."""
+    """Cut out and possibly flip a box of each image, resampled without antialiasing: (B, C, *shape) uint8."""
     x, y = (_centres(box[:, axis], box[:, axis + 2], size) for axis, size in ((0, shape[1]), (1, shape[0])))
     x = torch.where(flipped[:, None], x.flip(1), x)
     full = (len(images), *shape)
@@ -142,13 +149,17 @@ def cut_out(
 
 
 def _centres(low: Tensor, high: Tensor, size: int) -> Tensor:
-    """Return the centres of `size` cells between low [B] and high [B]: [B, size]."""
+    """Return the centres of `size` cells between low, (B,), and high, (B,), as (B, size)."""
     steps = (torch.arange(size, device=low.device) + 0.5) / size
     return low[:, None] + (high - low)[:, None] * steps
 
 
 def change_appearance(images: Tensor, u: Tensor, *, settings: ViewSettings, view: int) -> Tensor:
-    """Return uint8 [B, C, H, W] with jitter, grey, blur and solarisation. u: [B, 9]; view: 0 or 1."""
+    """Apply jitter, greyscale, blur and solarisation; return (B, C, H, W) uint8.
+
+    - u: uniform random numbers, (B, 9).
+    - view: 0 or 1.
+    """
     if any(settings.jitter) and settings.jitter_probability > 0:
         images = _jitter(images, u[:, :5], settings=settings)
     if settings.grey > 0:
@@ -164,7 +175,10 @@ def change_appearance(images: Tensor, u: Tensor, *, settings: ViewSettings, view
 
 
 def _jitter(images: Tensor, u: Tensor, *, settings: ViewSettings) -> Tensor:
-    """Return uint8 [B, C, H, W]. u: whether, brightness, contrast, saturation, hue, [B, 5]."""
+    """Apply colour jitter; return (B, C, H, W) uint8.
+
+    - u: uniform random numbers for whether, brightness, contrast, saturation and hue, (B, 5).
+    """
     chosen = u[:, 0] < settings.jitter_probability
     for column, operation in enumerate((ops.brightness, ops.contrast, ops.color)):
         strength = settings.jitter[column]
@@ -178,7 +192,7 @@ def _jitter(images: Tensor, u: Tensor, *, settings: ViewSettings) -> Tensor:
 
 
 def _blur(images: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
-    """Return uint8 [B, C, H, W] under a Gaussian of `sigma` pixels, float [B]; edges are repeated outwards."""
+    """Blur with a Gaussian of `sigma` pixels, (B,) float, replicating edges; return (B, C, H, W) uint8."""
     count, channels, height, width = images.shape
     offsets = torch.arange(-radius, radius + 1, device=images.device)
     kernel = (-0.5 * (offsets / sigma[:, None]) ** 2).softmax(dim=1).repeat_interleave(channels, dim=0)
@@ -190,11 +204,13 @@ def _blur(images: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
 
 
 def align(maps: Tensor, view: View, overlap: Tensor) -> Tensor:
-    """Return maps of a view resampled at the centres of a grid over `overlap`, not mirrored.
+    """Resample maps of a view at the centres of a grid over `overlap`, undoing flips; return (B, N, h, w) float32.
 
-    maps: float32 [B, N, h, w]. overlap: box in the source's coordinates, float32 [B, 4]. Returns float32 [B, N, h, w].
-    Bilinear interpolation with repeated borders, what `grid_sample` computes; as two matrix products, because
-    boxes are parallel to the axes, and because their gradient is the same on every run on a GPU.
+    Bilinear interpolation with replicated borders, equal to `grid_sample`, but computed as two matrix products: boxes
+    are axis-aligned, and the gradient of matrix products is deterministic on a GPU.
+
+    - maps: (B, N, h, w) float32.
+    - overlap: box in the source's coordinates, (B, 4) float32.
     """
     height, width = maps.shape[2:]
     x = _centres(overlap[:, 0], overlap[:, 2], width)
@@ -206,6 +222,6 @@ def align(maps: Tensor, view: View, overlap: Tensor) -> Tensor:
 
 
 def _weights(place: Tensor, size: int) -> Tensor:
-    """Return the weights [B, size, size] of cells (last axis) in linear interpolation at places [B, size] in 0 .. 1."""
+    """Return linear interpolation weights of cells (last axis), (B, size, size), at positions in [0, 1], (B, size)."""
     pixel = (place * size - 0.5).clamp(0, size - 1)
     return (1 - (pixel[:, :, None] - torch.arange(size, device=place.device)).abs()).clamp(min=0)

@@ -1,4 +1,4 @@
-"""CrossSplit: two networks, each given the labels of one half, which the other network has softened."""
+"""CrossSplit: two networks, each trained on the labels of one half, softened by the other network."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ from robustlab.methods.label_noise.crosssplit.timeline import Schedule
 
 
 class CrossSplit(Method):
-    """Kim, Baratin, Zhang, Lacoste-Julien, ICML 2023. For the groups of hyperparameters see `settings`.
+    """CrossSplit (Kim, Baratin, Zhang, Lacoste-Julien, ICML 2023).
 
-    steps_per_epoch: steps of each network's turn after warm-up; None = one pass over its half. turn_order:
-    "sequential" (network 2 learns from the network 1 of this epoch) or "simultaneous" (both from the peer as it was
-    when the epoch began). proj_dim: width of the projection head that the contrastive loss reads.
+    Targets come from the networks themselves, as in the paper, which uses no weight average: with `trainer.ema_decay`
+    both networks train as without it, and their averages predict.
 
-    Targets come from the networks themselves, as in the paper, which has no average: with `trainer.ema_decay`, both
-    networks train as without it, and their averages predict.
+    - split, ..., perf: groups of hyperparameters, see `settings`.
+    - steps_per_epoch: steps of each network's turn after warm-up; None for one pass over its half.
+    - turn_order: "sequential" (network 2 learns from this epoch's network 1) or "simultaneous" (both learn from the
+      peer as it was at the start of the epoch).
+    - proj_dim: width of the projection head for the contrastive loss.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class CrossSplit(Method):
         turn_order: Literal["sequential", "simultaneous"] = "sequential",
         proj_dim: int = 128,
     ) -> None:
-        """Raise `ConfigError` for values out of range or at odds with each other."""
+        """Raise `ConfigError` for values that are out of range or contradict each other."""
         s.at_least("proj_dim", proj_dim, 1)
         self.projection_dim = proj_dim
         self.settings = s.Settings(
@@ -71,12 +73,12 @@ class CrossSplit(Method):
         )
 
     def build(self, context: Context) -> None:
-        """Cut the halves, make the loaders of both turns and the two networks. Raises `ConfigError`."""
+        """Split the data, make the loaders of both turns and the two networks. Raises `ConfigError`."""
         fixed = self.settings.warmup.epochs
         if isinstance(fixed, int) and fixed >= context.epochs:
             raise ConfigError(
-                f"method.warmup.epochs={fixed} leaves none of trainer.epochs={context.epochs} to CrossSplit itself; "
-                f"lower the one or raise the other"
+                f"method.warmup.epochs={fixed} uses up all of trainer.epochs={context.epochs}; lower the first or "
+                f"raise the second"
             )
         self.context = context
         data = context.data
@@ -105,29 +107,29 @@ class CrossSplit(Method):
         self.frozen = deepcopy(self.learners["network1"].network) if simultaneous else None
 
     def _schedule(self, context: Context) -> Schedule:
-        """Return the schedule, and say what it is where some of it follows from the length of the run."""
+        """Return the schedule, and print it if parts of it follow from the length of the run."""
         turn = self.turns[1]
         found = Schedule.of(self.settings, epochs=context.epochs, steps=turn.steps)
         if self.settings.follows_the_run:
             before, after = found.warmup * len(turn.warmup), (context.epochs - found.warmup) * turn.steps
-            labels = "all labels" if turn.warmup_data == "full" else "the own half"
+            labels = "all labels" if turn.warmup_data == "full" else "each network's own half"
             say(
-                f"CrossSplit, for the length of this run: {found.warmup} epochs of warm-up on {labels} ({before:,} "
-                f"updates of each network, {after:,} after it), "
-                f"delta {found.delta:.3g} epochs, lambda_u {found.lambda_u:.3g}, MixUp's alpha {found.alpha:.3g}, "
+                f"CrossSplit, adapted to the length of this run: {found.warmup} warm-up epochs on {labels} ({before:,} "
+                f"updates per network, then {after:,}), "
+                f"delta {found.delta:.3g} epochs, lambda_u {found.lambda_u:.3g}, MixUp alpha {found.alpha:.3g}, "
                 f"{percent(found.strong)} strong views"
             )
         return found
 
     def _entropy_weight(self) -> float:
-        """Return c of equation (9): "auto" = 0.1 for noise that is declared asymmetric, else 0 (official code)."""
+        """Return c of equation (9); "auto" is 0.1 for noise declared as asymmetric, else 0 (official code)."""
         wanted = self.settings.warmup.neg_entropy
         if wanted != "auto":
             return float(wanted)
         asymmetric = self.context.data.noise_record()["asymmetric"]
         if asymmetric is None:
             warn(
-                "these noisy labels do not say whether their noise is asymmetric, and the warm-up takes it that it is "
+                "it is not known whether the noise in these labels is asymmetric, and the warm-up assumes that it is "
                 "not; if it is, set noise.model.asymmetric=true (noise=file) or method.warmup.neg_entropy=0.1"
             )
         return 0.1 if asymmetric else 0.0
@@ -146,7 +148,7 @@ class CrossSplit(Method):
         return {number: len(turn.warmup) if warmup else turn.steps for number, turn in self.turns.items()}
 
     def steps_per_epoch(self, stage: Stage, epoch: int) -> int:
-        """Return the steps of both turns together."""
+        """Return the total number of steps of both turns."""
         return sum(self._lengths(stage).values())
 
     def batches(self, stage: Stage, epoch: int, start: int) -> Iterator[TurnItem]:
@@ -173,7 +175,7 @@ class CrossSplit(Method):
             scalars = self.step.losses(item, self._age(position.stage, position.epoch), **networks)
         learner.step(scalars["loss"])
         if item.step == item.steps - 1:
-            learner.flush()  # the other network learns from this one next: no gradient may wait
+            learner.flush()  # the other network learns from this one next, so no gradient may be pending
         return {name: value.detach() for name, value in scalars.items()}
 
     def _warmup_losses(self, item: TurnItem, network: nn.Module) -> dict[str, Tensor]:
@@ -205,11 +207,11 @@ class CrossSplit(Method):
         return {f"network{number}": half for number, half in enumerate(self.halves, 1)}
 
     def remarks(self, final: Mapping[str, float], stage_ends: Mapping[str, Mapping[str, float]]) -> list[str]:
-        """Return a warning where the networks have unlearned what they knew at the end of warm-up."""
+        """Return a warning if accuracy has fallen since the end of warm-up."""
         return stall(final, stage_ends)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return the sum of both networks' logits, float32 [B, C]."""
+        """Return the sum of both networks' logits, (B, C) float32."""
         return self.predictions(images)[""]
 
     def predictions(self, images: Tensor) -> dict[str, Tensor]:
@@ -219,14 +221,14 @@ class CrossSplit(Method):
         return {"": first + second, "network1": first, "network2": second}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the extrema of the turns, the diagnostics of the epoch so far, and the frozen peer if any."""
+        """Return the extrema of both turns, the epoch's diagnostics so far, and the frozen peer if there is one."""
         return {
             "record": self.record.state_dict(),
             "frozen": None if self.frozen is None else self.frozen.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.record.load_state_dict(state["record"])
         if self.frozen is not None:
             self.frozen.load_state_dict(state["frozen"])

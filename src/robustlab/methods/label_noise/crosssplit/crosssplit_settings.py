@@ -1,4 +1,4 @@
-"""Hyperparameters of CrossSplit, grouped as in its YAML. Defaults: the paper's semantics; "auto" is in `schedule`."""
+"""Hyperparameters of CrossSplit, grouped as in its YAML. Defaults follow the paper; for "auto" see `schedule`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robustlab.core.errors import ConfigError
 
 
 def number_or_auto(key: str, value: float | str) -> None:
-    """Raise `ConfigError` unless `method.<key>` is "auto" or a number from 0."""
+    """Raise `ConfigError` unless `method.<key>` is "auto" or a non-negative number."""
     if isinstance(value, str):
         choose(key, value, ("auto", "a number"))
     else:
@@ -21,7 +21,11 @@ def number_or_auto(key: str, value: float | str) -> None:
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """The halves. disjoint=False gives both networks all the data, as the official code does. seed: null = run's."""
+    """The halves.
+
+    - disjoint: False gives both networks all the data, as the official code does.
+    - seed: null for the run's seed.
+    """
 
     disjoint: bool = True
     seed: int | None = None
@@ -30,7 +34,10 @@ class SplitSettings:
 
 @dataclass(frozen=True)
 class WarmupSettings:
-    """Epochs of plain training, equation (9). batch_size: null = twice the labelled one. "auto": see `schedule`."""
+    """Warm-up with plain training, equation (9). For "auto" see `schedule`.
+
+    - batch_size: null for twice the labelled batch size.
+    """
 
     epochs: Annotated[int, Range(low=0)] | Literal["auto"] = "auto"
     data: Literal["own_half", "full", "auto"] = "auto"
@@ -46,7 +53,7 @@ class WarmupSettings:
 
 @dataclass(frozen=True)
 class LabelledSettings:
-    """Labelled batches. batch_size: null = trainer.batch_size."""
+    """Labelled batches. `batch_size`: null for trainer.batch_size."""
 
     batch_size: int | None = None
     drop_last: bool = False
@@ -54,7 +61,7 @@ class LabelledSettings:
 
 @dataclass(frozen=True)
 class UnlabelledSettings:
-    """Unlabelled batches: int(batch_ratio * labelled batch size) samples of the other half; 0 = none (ablation)."""
+    """Unlabelled batches: int(batch_ratio * labelled batch size) samples of the other half; 0 for none (ablation)."""
 
     batch_ratio: float = 0.5
     drop_last: bool = False
@@ -65,7 +72,7 @@ class UnlabelledSettings:
 
 @dataclass(frozen=True)
 class JsdSettings:
-    """Divergence, equations (4) and (5). extrema_bn=as_is: the second turn's pass leaves its peer in train mode."""
+    """Divergence, equations (4) and (5). `extrema_bn`: "as_is" leaves the peer in train mode in the second turn."""
 
     normalize: bool = True
     extrema_scope: Literal["labelled_half", "full"] = "labelled_half"
@@ -81,9 +88,9 @@ class JsdSettings:
 
 @dataclass(frozen=True)
 class GammaSettings:
-    """Relaxation, equation (10): values[i] until warm-up + until[i] * delta epochs, then the last value.
+    """Relaxation, equation (10): values[i] until epoch warm-up + until[i] * delta, then the last value.
 
-    delta: "auto" = see `Schedule.of`.
+    - delta: for "auto" see `Schedule.of`.
     """
 
     values: Sequence[float] = (0.6, 0.8, 1.0)
@@ -103,7 +110,7 @@ class GammaSettings:
 
 @dataclass(frozen=True)
 class GuessSettings:
-    """Targets of unlabelled samples: by the network itself, or by both networks (as DivideMix and UNICON do)."""
+    """Targets of unlabelled samples: from the network itself, or from both networks (as in DivideMix and UNICON)."""
 
     source: Literal["self", "both"] = "self"
     bn: Literal["train", "eval"] = "train"
@@ -117,7 +124,7 @@ class GuessSettings:
 
 @dataclass(frozen=True)
 class CorrectSettings:
-    """Targets of labelled samples. source=self and hard (one-hot of the corrected label) are ablations."""
+    """Targets of labelled samples. `source=self` and `hard` (one-hot of the corrected label) are ablations."""
 
     temperature: float = 0.5
     source: Literal["peer", "self"] = "peer"
@@ -132,10 +139,10 @@ class CorrectSettings:
 
 @dataclass(frozen=True)
 class MixupSettings:
-    """MixUp, equation (7): lambda ~ Beta(alpha, alpha), then max(lambda, 1 - lambda); 0 = no mixing.
+    """MixUp, equation (7): lambda ~ Beta(alpha, alpha), then max(lambda, 1 - lambda). For "auto" see `Schedule.of`.
 
-    strong: share of strong views among the images that are mixed, the others are weak ones (ours; 1 = the paper).
-    "auto" = see `Schedule.of`.
+    - alpha: 0 turns mixing off.
+    - strong: share of strong views among the mixed images, the others being weak views (ours; 1 is the paper).
     """
 
     alpha: Annotated[float, Range(low=0)] | Literal["auto"] = "auto"
@@ -145,14 +152,14 @@ class MixupSettings:
         number_or_auto("mixup.alpha", self.alpha)
         number_or_auto("mixup.strong", self.strong)
         if not isinstance(self.strong, str) and self.strong > 1:
-            raise ConfigError(f"method.mixup.strong is {self.strong}; it is a share, at most 1")
+            raise ConfigError(f"method.mixup.strong is {self.strong}; it is a share and must be at most 1")
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Weights of equation (8). A weight of 0 removes the term; lambda_c = 0 removes its two forwards, too.
+    """Weights of equation (8). A weight of 0 skips the term; lambda_c = 0 also skips its two forwards.
 
-    lambda_u: "auto" = see `Schedule.of`.
+    - lambda_u: for "auto" see `Schedule.of`.
     """
 
     lambda_u: Annotated[float, Range(low=0)] | Literal["auto"] = "auto"
@@ -170,7 +177,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class PerfSettings:
-    """Fast paths. The fused forwards change BatchNorm's batches slightly; precomputed targets change nothing."""
+    """Fast paths. Fused forwards slightly change the batches seen by BatchNorm; precomputed targets change nothing."""
 
     fuse_guess: bool = False
     fuse_contrastive: bool = False
@@ -183,7 +190,7 @@ class PerfSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All groups. steps_per_epoch: length of a turn after warm-up; None = one pass over the labelled half."""
+    """All groups. `steps_per_epoch`: steps of a turn after warm-up; None for one pass over the labelled half."""
 
     split: SplitSettings
     warmup: WarmupSettings
@@ -201,17 +208,17 @@ class Settings:
 
     @property
     def follows_the_run(self) -> bool:
-        """Whether something is "auto" that depends on the length of the run."""
+        """Whether any value set to "auto" depends on the length of the run."""
         settings = (self.warmup.epochs, self.gamma.delta, self.loss.lambda_u, self.mixup.alpha, self.mixup.strong)
         return "auto" in settings
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` for settings that are at odds with each other."""
+        """Raise `ConfigError` for settings that contradict each other."""
         choose("turn_order", self.turn_order, ("sequential", "simultaneous"))
         if self.steps_per_epoch is not None:
             at_least("steps_per_epoch", self.steps_per_epoch, 1)
         if self.perf.precompute_targets and self.correct.source == "self":
             raise ConfigError(
-                "method.perf.precompute_targets=true needs method.correct.source=peer: the network itself changes at "
-                "every step, so its predictions cannot be computed beforehand"
+                "method.perf.precompute_targets=true needs method.correct.source=peer: the network itself changes in "
+                "every update, so its predictions cannot be precomputed"
             )

@@ -1,4 +1,4 @@
-"""Who sees which labels: the two halves of the train split, and the batches of each network's turn."""
+"""Split the training set into two halves, and serve the batches of each network's turn."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     from robustlab.data.serving.loader import Loader
 
 AS_IS_BATCH = 100
-"""Batch size of the official code's extrema pass; it matters only where BatchNorm is left in train mode."""
+"""Batch size of the official code's extrema pass; it only matters if BatchNorm stays in train mode."""
 
 
 def split_halves(indices: Tensor, labels: Tensor, *, seed: int, settings: SplitSettings) -> tuple[Tensor, Tensor]:
-    """Return D1 and D2: random halves of `indices` of floor(N/2) and N - floor(N/2) samples, sorted, int64 on the CPU.
+    """Return D1 and D2, random halves of `indices` with floor(N/2) and N - floor(N/2) samples, sorted, int64, on CPU.
 
-    A function of the seed alone, not of the noise; with `stratify` also of `labels` (int64 [N], those of `indices`):
-    each class is then halved, too. Without `disjoint` both are all of `indices`.
+    They depend on the seed but not on the noise. With `stratify` each class is halved too, so they also depend on
+    `labels`. Without `disjoint` both equal `indices`.
+
+    - indices, labels: (N,) int64.
     """
     if not settings.disjoint:
         return indices, indices
@@ -47,10 +49,12 @@ def split_halves(indices: Tensor, labels: Tensor, *, seed: int, settings: SplitS
 
 @dataclass(frozen=True)
 class TurnItem:
-    """One step's data: `turn` is the number (1 or 2) of the network to train.
+    """The data of one step.
 
-    labelled: views weak, weak, strong, strong of its own half (one weak view in warm-up). unlabelled: the same four
-    views of the other half, without targets; None in warm-up. step, steps: place in the turn and its length.
+    - turn: number (1 or 2) of the network to train.
+    - labelled: weak, weak, strong, strong views of its own half (one weak view in warm-up).
+    - unlabelled: the same four views of the other half, without targets; None in warm-up.
+    - step, steps: index of the step within the turn, and the turn's length.
     """
 
     turn: int
@@ -65,7 +69,7 @@ class TurnItem:
 
 
 class Turn:
-    """The loaders of one network's turn. The labels of the other half are not reachable from here."""
+    """The loaders of one network's turn. They give no access to the labels of the other half."""
 
     def __init__(
         self,
@@ -78,7 +82,12 @@ class Turn:
         settings: Settings,
         runtime: Runtime,
     ) -> None:
-        """own, other: indices of the half with and without labels. Raises `ConfigError` where a batch does not fit."""
+        """Make the loaders.
+
+        - own, other: indices of the labelled and the unlabelled half.
+
+        Raises `ConfigError` if a half is smaller than a batch.
+        """
         self.number = number
         size = settings.labelled.batch_size or batch_size
         four = ("weak", "weak", "strong", "strong")
@@ -96,8 +105,8 @@ class Turn:
         self.labelled: Loader = data.loader(
             own, batch_size=size, views=four, purpose=purpose, drop_last=settings.labelled.drop_last
         )
-        # Views depend on purpose, place among the views, epoch and sample only: these are the very views that the
-        # labelled batches hold, in an order that suits a pass over the whole half.
+        # Views depend only on purpose, view number, epoch and sample: these are the same views as in the labelled
+        # batches, in an order suited to a pass over the whole half.
         self.corrected: Loader = data.loader(
             own[share],
             batch_size=settings.perf.batch_size,
@@ -134,7 +143,7 @@ class Turn:
         if size < 2 or len(other) < 2 or (settings.drop_last and size > len(other)):
             raise ConfigError(
                 f"method.unlabelled.batch_ratio={settings.batch_ratio} makes unlabelled batches of {size} from "
-                f"{len(other)} samples; they need at least 2 and no more than there are (or batch_ratio=0)"
+                f"{len(other)} samples; choose a ratio that gives at least 2 and at most that many, or 0"
             )
         return data.loader(
             other,
@@ -152,7 +161,7 @@ class Turn:
             yield TurnItem(self.number, step, steps, batch)
 
     def items(self, epoch: int, *, start: int) -> Iterator[TurnItem]:
-        """Yield the steps of an epoch from step `start` of the turn; the unlabelled half begins anew where it ends."""
+        """Yield the steps of an epoch from step `start` of the turn, cycling through the unlabelled half."""
         batches = self.labelled.epoch(epoch, start=start, steps=self.steps)
         if self.unlabelled is None:
             for step, batch in enumerate(batches, start):

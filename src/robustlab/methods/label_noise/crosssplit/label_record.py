@@ -1,6 +1,6 @@
-"""What CrossSplit did to the labels in an epoch: kept per sample on the device, read once at the epoch's end.
+"""Record CrossSplit's label correction over an epoch: per sample on the device, read once at the end of the epoch.
 
-Clean labels are used here and nowhere else in the method.
+Only these diagnostics use clean labels; the rest of the method does not.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from robustlab.data.run_data import Data
 
 PER_CLASS = 20
-"""Most classes whose extrema are logged one by one; more would be hundreds of curves."""
+"""Maximum number of classes whose extrema are logged individually; more would give hundreds of curves."""
 
 PER_SAMPLE = ("divergence", "soft", "peer", "guess")
 
 STALL = 0.01
-"""Loss of accuracy since warm-up, as a share, beyond which a run counts as stalled."""
+"""Drop in accuracy since warm-up, as a fraction, above which a run counts as stalled."""
 
 
 class Record:
-    """Row k - 1 of each tensor belongs to turn k; -1 where a sample had no part in the epoch.
+    """Per-sample records of an epoch. Row k - 1 of each tensor belongs to turn k; -1 for samples that were not seen.
 
-    divergence: JSDn, float32 [2, N]. soft, peer, guess: class of the corrected label, of the peer's prediction and of
-    the guess, int32 [2, N].
-    low, high: extrema of the turns, float32 [2, C].
+    - divergence: JSDn, (2, N) float32.
+    - soft, peer, guess: class of the corrected label, of the peer's prediction and of the guess, (2, N) int32.
+    - low, high: extrema of the turns, (2, C) float32.
     """
 
     def __init__(self, num_samples: int, num_classes: int, device: torch.device) -> None:
@@ -48,12 +48,12 @@ class Record:
         }
 
     def clear(self) -> None:
-        """Forget the per-sample entries; called when an epoch's first turn begins."""
+        """Reset the per-sample entries; called at the start of an epoch's first turn."""
         for name in PER_SAMPLE:
             self.values[name].fill_(-1)
 
     def set_extrema(self, turn: int, extrema: ClassExtrema) -> None:
-        """Keep the extrema of a turn, which its steps need until its end."""
+        """Store the extrema of a turn, which all its steps need."""
         self.values["low"][turn - 1] = extrema.low
         self.values["high"][turn - 1] = extrema.high
 
@@ -62,13 +62,21 @@ class Record:
         return ClassExtrema(self.values["low"][turn - 1], self.values["high"][turn - 1])
 
     def corrected(self, turn: int, index: Tensor, correction: Correction, predicted: Tensor) -> None:
-        """Note what became of the labels of `index` (int64 [B]). predicted: the peer's probabilities, [B, C]."""
+        """Record the correction of a labelled batch.
+
+        - index: sample indices, (B,) int64.
+        - predicted: the peer's probabilities, (B, C).
+        """
         self.values["divergence"][turn - 1, index] = correction.divergence
         self.values["soft"][turn - 1, index] = correction.targets.argmax(dim=1).int()
         self.values["peer"][turn - 1, index] = predicted.argmax(dim=1).int()
 
     def guessed(self, turn: int, index: Tensor, targets: Tensor) -> None:
-        """Note the guesses, float [U, C], for `index` (int64 [U])."""
+        """Record the guesses of an unlabelled batch.
+
+        - index: sample indices, (U,) int64.
+        - targets: (U, C) float.
+        """
         self.values["guess"][turn - 1, index] = targets.argmax(dim=1).int()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -76,13 +84,13 @@ class Record:
         return dict(self.values)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         for name, value in self.values.items():
-            if name in state:  # checkpoints of earlier versions lack the peer's predictions, which are diagnostics only
+            if name in state:  # checkpoints of earlier versions lack the peer's predictions, a mere diagnostic
                 value.copy_(state[name])
 
     def _on_host(self, runtime: Runtime) -> dict[str, Tensor]:
-        """Return copies on the CPU, with the entries of all ranks."""
+        """Return copies on the CPU that combine the entries of all ranks."""
         values = {name: value.clone() for name, value in self.values.items()}
         if runtime.world_size > 1:
             for name in PER_SAMPLE:
@@ -90,7 +98,7 @@ class Record:
         return {name: value.cpu() for name, value in values.items()}
 
     def metrics(self, data: Data, *, gamma: float, runtime: Runtime) -> dict[str, float]:
-        """Return the "diagnostics/..." scalars of the epoch; those that need clean labels only where there are some."""
+        """Return the "diagnostics/..." scalars of the epoch; some of them need clean labels."""
         values = self._on_host(runtime)
         metrics = _extrema_metrics(values["low"], values["high"])
         divergence = values["divergence"]
@@ -118,7 +126,9 @@ class Record:
             if among.any():
                 metrics[f"diagnostics/{name}"] = value[among].double().mean().item()
         if wrong.any() and right.any():
-            from torchmetrics.functional.classification import binary_auroc  # slow to import: not before the first step
+            from torchmetrics.functional.classification import (
+                binary_auroc,
+            )  # slow to import, so not before the first step
 
             auc = binary_auroc(divergence[served], wrong[served].int(), validate_args=False)
             metrics["diagnostics/divergence_auc"] = float(auc)
@@ -126,9 +136,9 @@ class Record:
 
 
 def _extrema_metrics(low: Tensor, high: Tensor) -> dict[str, float]:
-    """Return mean, least and greatest over turns and classes (of those with samples) of Jmin and Jmax.
+    """Return mean, minimum and maximum of Jmin and Jmax over turns and classes with samples.
 
-    Up to `PER_CLASS` classes, also each of them: "extrema/network1/class0_min", of the labels in network 1's turn.
+    With up to `PER_CLASS` classes, also each value: "extrema/network1/class0_min", for the labels in network 1's turn.
     """
     metrics: dict[str, float] = {}
     if low.shape[1] <= PER_CLASS:
@@ -144,9 +154,11 @@ def _extrema_metrics(low: Tensor, high: Tensor) -> dict[str, float]:
 
 
 def stall(final: Mapping[str, float], stage_ends: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Return a warning where accuracy ends below what it was after warm-up; empty where it does not.
+    """Return a warning if accuracy ends below its value after warm-up, else nothing.
 
-    final, stage_ends: see `Method.remarks`. The networks then learn from their own mistakes: guesses feed guesses.
+    The networks then learn from their own mistakes: guesses feed guesses.
+
+    - final, stage_ends: see `Method.remarks`.
     """
     metric = "test/accuracy" if "test/accuracy" in final else "val/accuracy"
     before, now = stage_ends.get("warmup", {}).get(metric), stage_ends.get("ssl", {}).get(metric)
@@ -157,9 +169,9 @@ def stall(final: Mapping[str, float], stage_ends: Mapping[str, Mapping[str, floa
     shares = {words: final.get(f"diagnostics/{name}_accuracy") for name, words in named.items()}
     known = [f"{words} {percent(share)}" for words, share in shares.items() if share is not None]
     if known:
-        text += f" (right at the end: {', '.join(known)})"
+        text += f" (correct at the end: {', '.join(known)})"
     return [
         f"{text}: the networks learn from their own mistakes. Warm up longer (method.warmup.epochs), give guesses less "
-        "weight (method.loss.lambda_u) or make the inputs easier (method.mixup.alpha, method.mixup.strong): auto, or "
-        "less than now; see docs/methods/label-noise.md"
+        "weight (method.loss.lambda_u) or make the inputs easier (method.mixup.alpha, method.mixup.strong): set them "
+        "to auto or to lower values; see docs/methods/label-noise.md"
     ]

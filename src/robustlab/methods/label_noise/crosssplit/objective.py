@@ -14,19 +14,27 @@ from torch import Tensor
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Lx: mean over rows of -sum_k Y_k log softmax(O)_k. logits, targets: [R, C]."""
+    """Return Lx, the mean over rows of -sum_k Y_k log softmax(O)_k.
+
+    - logits, targets: O and Y, (R, C) float.
+    """
     return F.cross_entropy(logits.float(), targets)
 
 
 def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """Lu: mean over rows and classes of (softmax(O) - Y)^2 (the mean over classes is MixMatch's convention)."""
+    """Return Lu, the mean over rows and classes of (softmax(O) - Y)^2 (averaging over classes follows MixMatch).
+
+    - logits, targets: O and Y, (R, C) float.
+    """
     return F.mse_loss(logits.float().softmax(dim=1), targets)
 
 
 def uniform_prior(logits: Tensor) -> Tensor:
-    """Lp: sum_k (1/C) ln((1/C) / pbar_k), pbar = mean over all rows of softmax(O) [R, C].
+    """Return Lp = sum_k (1/C) ln((1/C) / pbar_k), where pbar is the mean of softmax(O) over rows.
 
-    The mean is taken among logarithms, so a class that nobody predicts gives a large number and never infinity.
+    The mean is computed in log space, so a class that is never predicted gives a large but finite value.
+
+    - logits: O, (R, C) float.
     """
     rows, classes = logits.shape
     log_mean = torch.logsumexp(F.log_softmax(logits.float(), dim=1), dim=0) - math.log(rows)
@@ -34,9 +42,11 @@ def uniform_prior(logits: Tensor) -> Tensor:
 
 
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
-    """Lc: normalised temperature-scaled cross-entropy; the positive of each row is the same image's other view.
+    """Return Lc, the normalised temperature-scaled cross-entropy with the same image's other view as positive.
 
-    first, second: [U, D] projections of two views, not yet normalised. The denominator runs over the 2U - 1 other rows.
+    The denominator runs over the 2U - 1 other rows.
+
+    - first, second: projections of two views, (U, D) float, not yet normalised.
     """
     embeddings = F.normalize(torch.cat([first, second]).float(), dim=1)
     similarity = embeddings @ embeddings.T / temperature
@@ -47,12 +57,19 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
 
 
 def negative_entropy(logits: Tensor) -> Tensor:
-    """Mean over rows of sum_k p_k ln p_k: adding it penalises confidence. logits: [R, C]."""
+    """Return the mean over rows of sum_k p_k ln p_k; adding it to a loss penalises confidence.
+
+    - logits: (R, C) float.
+    """
     log_probabilities = F.log_softmax(logits.float(), dim=1)
     return (log_probabilities.exp() * log_probabilities).sum(dim=1).mean()
 
 
 def warmup_loss(logits: Tensor, labels: Tensor, *, entropy_weight: float) -> Tensor:
-    """Equation (9): cross-entropy plus weighted negative entropy. logits: [B, C]; labels: int64 [B]."""
+    """Return equation (9): cross-entropy plus weighted negative entropy.
+
+    - logits: (B, C) float.
+    - labels: (B,) int64.
+    """
     loss = F.cross_entropy(logits.float(), labels)
     return loss if entropy_weight == 0 else loss + entropy_weight * negative_entropy(logits)

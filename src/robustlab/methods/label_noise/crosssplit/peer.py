@@ -1,4 +1,4 @@
-"""What is asked of the frozen peer: predictions for a batch or for a whole half, and the class-wise extrema."""
+"""Query the frozen peer: predictions for a batch or a whole half, and the class-wise extrema."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from robustlab.methods.label_noise.crosssplit.targets import ClassExtrema, jense
 
 @torch.no_grad()
 def probabilities(peer: nn.Module, views: Sequence[Tensor], *, runtime: Runtime) -> Tensor:
-    """Return p of equation (1): mean softmax over the views, float32 [B, C], by one forward of all views together.
+    """Return p of equation (1), the mean softmax over views, (B, C) float32, with one forward for all views.
 
-    The peer runs in the mode it is in: in eval mode one forward gives what a forward per view gives.
+    The peer stays in its current mode; in eval mode one forward for all views equals one per view.
     """
     with runtime.autocast():
         logits = peer(torch.cat(list(views)))
@@ -27,7 +27,7 @@ def probabilities(peer: nn.Module, views: Sequence[Tensor], *, runtime: Runtime)
 def half_probabilities(
     peer: nn.Module, batches: Iterable[Batch], *, views: int, size: tuple[int, int], runtime: Runtime
 ) -> Tensor:
-    """Return p of all samples that `batches` serve: float32 [N, C] = `size`, zero for the other samples."""
+    """Return p of all samples in `batches`, of shape `size` = (N, C), float32; zero for other samples."""
     table = torch.zeros(size, device=runtime.device)
     peer.eval()
     for batch in batches:
@@ -42,7 +42,8 @@ def measure_extrema(
 ) -> ClassExtrema:
     """Return the class-wise extrema, equation (5), of the peer's divergence from the labels on un-augmented images.
 
-    train_mode: leave BatchNorm in train mode, which also moves the peer's running statistics (official code, turn 2).
+    - train_mode: keep BatchNorm in train mode, which also updates the peer's running statistics (official code, turn
+      2).
     """
     extrema = ClassExtrema.empty(num_classes, runtime.device)
     mode = peer.training

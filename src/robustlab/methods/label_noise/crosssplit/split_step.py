@@ -1,4 +1,4 @@
-"""One training step after warm-up: section by section what the method does to a batch, equations (1) to (8)."""
+"""The training step after warm-up: guess, correct, mix and weight the losses of a batch, equations (1) to (8)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from robustlab.methods.label_noise.crosssplit.timeline import Schedule, gamma_at
 
 
 class SplitStep:
-    """Computes the loss of a step for `network`, given the frozen `peer`; changes neither's weights.
+    """Computes the loss of a step for `network`, given the frozen `peer`, without changing the weights of either.
 
-    age: t, the epoch counted from the start of warm-up.
+    Its methods share these arguments:
+
+    - age: t, the epoch counted from the start of warm-up.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class SplitStep:
         return schedule.lambda_u * ramp(time, warmup=schedule.warmup, epochs=self.settings.loss.ramp_epochs)
 
     def begin_turn(self, turn: int, *, network: nn.Module, peer: nn.Module) -> None:
-        """Measure the class-wise extrema, equation (5), which hold for the turn."""
+        """Measure the class-wise extrema, equation (5), which are used for the whole turn."""
         if turn == 1:
             self.record.clear()
         jsd = self.settings.jsd
@@ -68,9 +70,9 @@ class SplitStep:
             self.record.set_extrema(turn, extrema)
 
     def losses(self, item: TurnItem, age: int, *, network: nn.Module, peer: nn.Module) -> dict[str, Tensor]:
-        """Return "loss" and its terms. The order is the official code's: it matters to BatchNorm's statistics.
+        """Return "loss" and its terms for the global batch, the same on every rank.
 
-        All terms are those of the global batch, the same on every rank.
+        Forwards run in the order of the official code, which affects BatchNorm statistics.
         """
         labelled, unlabelled = item.labelled, item.unlabelled
         scalars: dict[str, Tensor] = {}
@@ -94,7 +96,7 @@ class SplitStep:
         return self._total(scalars, self.lambda_u(age + item.step / item.steps))
 
     def guess(self, batch: Batch, turn: int, *, network: nn.Module, peer: nn.Module) -> Tensor:
-        """Return the targets g of unlabelled samples, float [U, C], from their two weak views."""
+        """Return the targets g of unlabelled samples, (U, C) float, from their two weak views."""
         settings, weak = self.settings.guess, batch.views[:2]
         network.train(settings.bn == "train")
         with torch.no_grad(), self.runtime.autocast():
@@ -109,7 +111,7 @@ class SplitStep:
         return guessed
 
     def correct(self, item: TurnItem, age: int, *, network: nn.Module, peer: nn.Module) -> Tensor:
-        """Return the targets h of labelled samples, float [B, C]: labels softened by the peer's predictions."""
+        """Return the targets h of labelled samples, (B, C) float: labels softened by the peer's predictions."""
         settings, batch = self.settings.correct, item.labelled
         assert batch.targets is not None
         if self.settings.perf.precompute_targets:
@@ -133,10 +135,10 @@ class SplitStep:
         return peer if self.settings.correct.source == "peer" else network
 
     def _half_probabilities(self, item: TurnItem, age: int, peer: nn.Module) -> Tensor:
-        """Return the peer's predictions for the whole half, [N, C], computed once per pass over it.
+        """Return the peer's predictions for the whole half, (N, C), computed once per pass over it.
 
-        Not part of the state: the peer is frozen and the views are a function of the pass, so that a resumed run
-        computes the same again.
+        They are not part of the state: the peer is frozen and the views are a function of the pass, so a resumed run
+        recomputes the same values.
         """
         turn = self.turns[item.turn]
         cycle = item.step // len(turn.labelled)
@@ -160,7 +162,7 @@ class SplitStep:
         return losses.nt_xent(first, second, temperature=self.settings.loss.tau)
 
     def _inputs(self, batches: Sequence[Batch], item: TurnItem, age: int) -> Tensor:
-        """Return the images to mix of two views of each of `batches` in turn: strong ones, or weak ones by chance."""
+        """Return the images to mix, two views of each batch: strong views, or randomly weak ones."""
         strong = torch.cat([batch.views[2 + place % 2] for place, batch in enumerate(batches)])
         if self.schedule.strong >= 1:
             return strong
@@ -174,9 +176,12 @@ class SplitStep:
     def _mix(
         self, inputs: Tensor, wanted: Sequence[Tensor], batches: Sequence[Batch], key: tuple[int, int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Mix all rows, labelled and unlabelled, with one lambda and one permutation: equation (7).
+        """Mix all rows, labelled and unlabelled, with one lambda and one permutation, equation (7).
 
-        inputs, wanted: what this rank has of `batches`. Returns its own images, and the targets of all rows.
+        Returns this rank's mixed images and the mixed targets of all rows.
+
+        - inputs, wanted: this rank's images and targets.
+        - batches: the batches that they come from.
         """
         images, mixed, _ = augment.mixup(
             whole_parts(inputs, batches, runtime=self.runtime),
@@ -189,11 +194,11 @@ class SplitStep:
         return images, mixed
 
     def _total(self, terms: Mapping[str, Tensor], lambda_u: float) -> dict[str, Tensor]:
-        """Return "loss", equation (8), each raw term "loss_<name>" and each weighted one "weighted_<name>"."""
+        """Return "loss", equation (8), each raw term as "loss_<name>" and each weighted term as "weighted_<name>"."""
         loss = self.settings.loss
         weights = {"labelled": 1.0, "unlabelled": lambda_u, "contrastive": loss.lambda_c, "prior": loss.prior}
         scalars = {f"loss_{name}": term for name, term in terms.items()}
         scalars |= {f"weighted_{name}": weights[name] * term for name, term in terms.items()}
-        # a weight of 0 leaves the term out, so that not even a NaN of it can reach the gradient
+        # A weight of 0 skips the term, so that not even a NaN in it can reach the gradient.
         scalars["loss"] = torch.stack([weights[name] * term for name, term in terms.items() if weights[name] > 0]).sum()
         return scalars

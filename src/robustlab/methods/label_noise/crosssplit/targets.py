@@ -1,6 +1,6 @@
 """Equations (1) to (6) of CrossSplit (Kim et al., ICML 2023): from a peer's predictions to training targets.
 
-No network and no gradient in here: everything is a function of probabilities and labels. Float32 or wider.
+Everything is a function of probabilities and labels, without networks or gradients, in float32 or wider.
 """
 
 from __future__ import annotations
@@ -15,24 +15,28 @@ LN2 = math.log(2.0)
 
 
 def soft_label(probabilities: Tensor, labels: Tensor, beta: Tensor) -> Tensor:
-    """Equation (1): beta * p + (1 - beta) * one-hot(y).
+    """Return equation (1), beta * p + (1 - beta) * one-hot(y), (B, C) float.
 
-    probabilities: float [B, C], the peer's. labels: int64 [B]. beta: float [B]. Returns float [B, C].
+    - probabilities: p, the peer's, (B, C) float.
+    - labels: y, (B,) int64.
+    - beta: (B,) float.
     """
     soft = beta[:, None] * probabilities
     return soft.scatter_add(1, labels[:, None], (1 - beta)[:, None])
 
 
 def mixing_weight(divergence: Tensor, gamma: float) -> Tensor:
-    """Equation (2): beta = gamma * (JSDn - 1/2) + 1/2, in [1/2 - gamma/2, 1/2 + gamma/2] for JSDn in [0, 1]."""
+    """Return equation (2), beta = gamma * (JSDn - 1/2) + 1/2, in [1/2 - gamma/2, 1/2 + gamma/2] for JSDn in [0, 1]."""
     return gamma * (divergence - 0.5) + 0.5
 
 
 def jensen_shannon(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Equation (3): Jensen-Shannon divergence (natural logarithm) of one-hot labels and predictions, in [0, ln 2].
+    """Return equation (3), the Jensen-Shannon divergence of one-hot labels and predictions, (B,) float in [0, ln 2].
 
     Against a one-hot label it depends only on q, the probability of that label: ln 2 + (q ln q - (1+q) ln(1+q)) / 2.
-    probabilities: float [B, C]. labels: int64 [B]. Returns float [B].
+
+    - probabilities: (B, C) float.
+    - labels: (B,) int64.
     """
     q = probabilities.gather(1, labels[:, None]).squeeze(1)
     return (LN2 + 0.5 * (torch.xlogy(q, q) - torch.xlogy(1 + q, 1 + q))).clamp(0.0, LN2)
@@ -40,9 +44,9 @@ def jensen_shannon(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassExtrema:
-    """Equation (5): smallest and largest divergence among the samples assigned to each class, float [C] each.
+    """Equation (5): minimum and maximum divergence over the samples assigned to each class, (C,) float each.
 
-    A class without samples keeps (inf, -inf).
+    A class without samples has (inf, -inf).
     """
 
     low: Tensor
@@ -50,12 +54,16 @@ class ClassExtrema:
 
     @classmethod
     def empty(cls, num_classes: int, device: torch.device | str = "cpu") -> ClassExtrema:
-        """Return the extrema of no samples."""
+        """Return the extrema of an empty set of samples."""
         full = torch.full((num_classes,), math.inf, device=device)
         return cls(full, -full)
 
     def update(self, divergence: Tensor, labels: Tensor) -> ClassExtrema:
-        """Return the extrema with more samples taken in. divergence: float [B]. labels: int64 [B]."""
+        """Return the extrema updated by more samples.
+
+        - divergence: (B,) float.
+        - labels: (B,) int64.
+        """
         return ClassExtrema(
             self.low.scatter_reduce(0, labels, divergence, "amin"),
             self.high.scatter_reduce(0, labels, divergence, "amax"),
@@ -63,9 +71,9 @@ class ClassExtrema:
 
 
 def normalise(divergence: Tensor, labels: Tensor, extrema: ClassExtrema, eps: float = 1e-8) -> Tensor:
-    """Equation (4): JSDn = clip((JSD - Jmin[y]) / (Jmax[y] - Jmin[y]), 0, 1), float [B].
+    """Return equation (4), JSDn = clip((JSD - Jmin[y]) / (Jmax[y] - Jmin[y]), 0, 1), (B,) float.
 
-    1/2 (undecided) where a class's range is below `eps` or the class had no sample: the ratio would mean nothing.
+    1/2 (undecided) if a class's range is below `eps` or the class had no samples, where the ratio is meaningless.
     """
     low = extrema.low[labels]
     span = extrema.high[labels] - low
@@ -73,19 +81,19 @@ def normalise(divergence: Tensor, labels: Tensor, extrema: ClassExtrema, eps: fl
 
 
 def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
-    """Equation (6): v_k^(1/T) / sum_j v_j^(1/T), float [B, C]; dividing by the maximum first keeps small T finite."""
+    """Return equation (6), v_k^(1/T) / sum_j v_j^(1/T), (B, C) float, dividing by the maximum first for stability."""
     powered = (probabilities / probabilities.amax(dim=1, keepdim=True)).pow(1.0 / temperature)
     return powered / powered.sum(dim=1, keepdim=True)
 
 
 def mean_probabilities(*logits: Tensor) -> Tensor:
-    """Return the mean over views of the softmax in float32: [B, C] from logits [B, C] of each view."""
+    """Return the mean over views of the float32 softmax, (B, C), from the logits of each view, (B, C)."""
     return torch.stack([view.float().softmax(dim=1) for view in logits]).mean(dim=0)
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What the correction of a labelled batch gives: targets float [B, C], divergence JSDn and beta float [B]."""
+    """The correction of a labelled batch: targets, (B, C) float, divergence JSDn and beta, (B,) float."""
 
     targets: Tensor
     divergence: Tensor
@@ -103,10 +111,12 @@ def correct(
     hard: bool = False,
     eps: float = 1e-8,
 ) -> Correction:
-    """Correct the labels of a batch by the peer's predictions: equations (3), (4), (2), (1), (6) in this order.
+    """Correct the labels of a batch with the peer's predictions: equations (3), (4), (2), (1), (6) in this order.
 
-    probabilities: float [B, C], the peer's mean over the weak views. labels: int64 [B]. extrema: of this turn; None =
-    divide by ln 2 instead (ablation without class-wise normalisation). hard: one-hot of the corrected label (ablation).
+    - probabilities: the peer's mean over the weak views, (B, C) float.
+    - labels: (B,) int64.
+    - extrema: extrema of this turn; None divides by ln 2 instead (ablation without class-wise normalisation).
+    - hard: use the one-hot corrected label (ablation).
     """
     raw = jensen_shannon(probabilities, labels)
     divergence = raw / LN2 if extrema is None else normalise(raw, labels, extrema, eps)
@@ -119,5 +129,5 @@ def correct(
 
 @torch.no_grad()
 def guess(*logits: Tensor, temperature: float) -> Tensor:
-    """Return the targets g of unlabelled samples, equation (6): sharpened mean over views (and networks), [U, C]."""
+    """Return the targets g of unlabelled samples, equation (6): sharpened mean over views (and networks), (U, C)."""
     return sharpen(mean_probabilities(*logits), temperature)

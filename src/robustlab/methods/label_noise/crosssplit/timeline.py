@@ -1,4 +1,4 @@
-"""What depends on time in CrossSplit: gamma, equation (10), the ramp of (8), and what "auto" makes of a run."""
+"""CrossSplit's time-dependent quantities: gamma, equation (10), the ramp of (8), and values set to "auto"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from robustlab.methods.label_noise.crosssplit.crosssplit_settings import Settings
 
 HALF, TEN_EPOCHS, TRAINED = 25_000, 10 * 98, 290 * 98
-"""The paper's scale: labels of a network, and updates in 10 and 290 passes over them in batches of 256, 98 each."""
+"""The paper's scale: labels per network, and updates in 10 and 290 passes over them in batches of 256, 98 per pass."""
 
 LAMBDA_U, ALPHA = 30.0, 4.0
 """The weight of guesses and MixUp's parameter at that scale."""
@@ -17,10 +17,13 @@ LAMBDA_U, ALPHA = 30.0, 4.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the length of a run decides: see `Schedule.of`.
+    """Hyperparameters that may depend on the length of a run, see `Schedule.of`.
 
-    warmup: its epochs. delta: of equation (10), epochs. lambda_u: of equation (8). alpha: of MixUp, equation (7).
-    strong: share of strong views among the images that are mixed.
+    - warmup: number of warm-up epochs.
+    - delta: delta of equation (10), in epochs.
+    - lambda_u: lambda_u of equation (8).
+    - alpha: alpha of MixUp, equation (7).
+    - strong: share of strong views among the mixed images.
     """
 
     warmup: int
@@ -31,13 +34,14 @@ class Schedule:
 
     @classmethod
     def of(cls, settings: Settings, *, epochs: int, steps: int) -> Schedule:
-        """Return the schedule, with numbers for what is "auto": the paper's at the paper's scale.
+        """Return the schedule, with "auto" replaced by numbers, which equal the paper's at the paper's scale.
 
-        Warm-up and delta take as many epochs as 980 updates, warm-up at most a third of the run. What makes the stage
-        after it harder (guesses as targets, MixUp, strong views) shrinks in the measure in which a network has fewer
-        updates than in the paper to get better than what it is fed with.
+        Warm-up and delta last as many epochs as 980 updates take, warm-up at most a third of the run. Everything that
+        makes the stage after it harder (guesses as targets, MixUp, strong views) shrinks in proportion to how many
+        fewer updates than in the paper a network has to improve on its targets.
 
-        epochs: of the run. steps: updates of a network per epoch after warm-up.
+        - epochs: epochs of the run.
+        - steps: updates of each network per epoch after warm-up.
         """
         warmup, delta, weight = settings.warmup.epochs, settings.gamma.delta, settings.loss.lambda_u
         alpha, strong = settings.mixup.alpha, settings.mixup.strong
@@ -54,16 +58,16 @@ class Schedule:
 
 
 def warmup_data(wanted: str, *, labels: int) -> str:
-    """Return "own_half" or "full"; "auto" = all labels where a network has fewer of its own than in the paper."""
+    """Return "own_half" or "full"; "auto" means all labels if a network has fewer of its own than in the paper."""
     if wanted == "auto":
         return "own_half" if labels >= HALF else "full"
     return wanted
 
 
 def gamma_at(epoch: int, *, warmup: int, values: Sequence[float], until: Sequence[float], delta: float) -> float:
-    """Equation (10): `values[i]` while epoch < warmup + until[i] * delta, the last value from then on.
+    """Return gamma of equation (10): `values[i]` while epoch < warmup + until[i] * delta, then the last value.
 
-    epoch: from zero, counted from the start of warm-up.
+    - epoch: counted from zero at the start of warm-up.
     """
     for value, end in zip(values, until, strict=False):
         if epoch < warmup + end * delta:
@@ -72,7 +76,10 @@ def gamma_at(epoch: int, *, warmup: int, values: Sequence[float], until: Sequenc
 
 
 def ramp(time: float, *, warmup: int, epochs: float) -> float:
-    """Return clip((time - warmup) / epochs, 0, 1); time = epoch + step / steps. 1 after warm-up where epochs = 0."""
+    """Return clip((time - warmup) / epochs, 0, 1), or 1 after warm-up if epochs = 0.
+
+    - time: epoch + step / steps.
+    """
     if epochs == 0:
         return float(time >= warmup)
     return min(max((time - warmup) / epochs, 0.0), 1.0)
