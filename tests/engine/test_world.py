@@ -52,7 +52,7 @@ def test_the_script_of_a_job_with_several_tasks_is_no_task_of_a_step():
     ("values", "message"),
     [
         (without("MASTER_PORT"), "MASTER_PORT is not"),
-        (without("SLURM_PROCID"), "SLURM_PROCID=, which"),
+        (without("SLURM_PROCID"), "SLURM_PROCID= is not a number"),
         ({**TASK, "SLURM_STEP_TASKS_PER_NODE": "many"}, "SLURM_STEP_TASKS_PER_NODE=many"),
         ({"WORLD_SIZE": "2"}, "RANK="),
         ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE=two"),

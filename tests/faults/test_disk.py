@@ -166,7 +166,7 @@ def fill_up(folder: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_refused_with_the_setting_to_change(tmp_path, name, reason):
     (tmp_path / "file").touch()
     folder = Path(name.format(file=tmp_path / "file", tmp=tmp_path))
-    with pytest.raises(RunFolderError, match=rf"cannot be written \(({reason}).*paths\.output_dir=") as refusal:
+    with pytest.raises(RunFolderError, match=rf"is not writable \(({reason}).*paths\.output_dir=") as refusal:
         prepare_folder(folder, resume=True, output_dir=folder)
     assert refusal.value.exit_code == 4
 

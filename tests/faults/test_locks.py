@@ -39,7 +39,7 @@ def test_the_second_is_refused_naming_the_holder_and_the_lock_is_free_again_afte
     for _ in range(2):
         with locked(tmp_path / "run"):
             for _ in range(2):
-                expected = rf"is in use by process {os.getpid()} on {socket.gethostname()}.*; wait for it, or stop it"
+                expected = rf"is in use by process {os.getpid()} on {socket.gethostname()}.*; wait for it to end, or"
                 with pytest.raises(RunFolderError, match=expected), locked(tmp_path / "run"):
                     raise AssertionError
     assert {path.name for path in (tmp_path / "run").iterdir()} == {lock.LOCK_FILE}

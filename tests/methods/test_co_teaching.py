@@ -53,12 +53,12 @@ def test_the_rate_is_the_true_one_unless_given(capsys):
         method.build(make_context(data, epochs=1, batch_size=32))
         assert method.rate == wanted
         said = capsys.readouterr().err
-        assert (f"{100 * wrong:.1f} %, the true rate of wrong labels" in said) is bool(origin)
+        assert (f"{100 * wrong:.1f} % of the samples, the true rate of wrong labels" in said) is bool(origin)
     data.noise_record = lambda: {"rate": 0.3, "true_rate": None}  # added to labels that are not known to be right
     method = CoTeaching()
     method.build(make_context(data, epochs=1, batch_size=32))
     assert method.rate == 0.3
-    assert "30.0 %, the nominal rate of the noise" in capsys.readouterr().err
+    assert "30.0 % of the samples, the nominal rate of the noise" in capsys.readouterr().err
     data.noise_record = lambda: {"rate": None, "true_rate": None}
     with pytest.raises(ConfigError, match=r"set method\.forget_rate"):
         CoTeaching().build(make_context(data, epochs=1, batch_size=32))

@@ -197,12 +197,12 @@ def other_units(folder, change):
 SPOILS = {
     "no json": (lambda folder: (folder / "model.json").unlink(), r"model\.json cannot be read"),
     "half a json": (lambda folder: (folder / "model.json").write_text("{"), r"model\.json is damaged"),
-    "another json": (lambda folder: (folder / "model.json").write_text("[1]"), "is of another kind"),
+    "another json": (lambda folder: (folder / "model.json").write_text("[1]"), "is not such a file"),
     "another format": (lambda folder: rewrite(folder, format="x-2"), "has the format 'x-2'"),
     "no tensors": (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors cannot be read"),
     "cut short": (cut_short, "is damaged, or not the file"),
     "a flipped bit": (flip, "is damaged, or not the file"),
-    "a pickle": (pickled, "is no safetensors file"),
+    "a pickle": (pickled, "is not a safetensors file"),
     "no model": (lambda folder: rewrite(folder, model=3), "names no model"),
     "another width": (lambda folder: rewrite(folder, model=MODEL | {"widths": [8, 4]}), "units"),
     "other classes": (lambda folder: rewrite(folder, num_classes=7), "does not match the network"),
@@ -290,13 +290,13 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(run, caps
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda run: (run / "config.yaml").unlink(), "is no run folder"),
+        (lambda run: (run / "config.yaml").unlink(), "is not a run folder"),
         (lambda run: (run / "task.json").unlink(), r"task\.json cannot be read"),
         (lambda run: (run / "checkpoints" / "last.pt").unlink(), r"has no last\.pt; there are: none"),
         (lambda run: (run / "checkpoints" / "last.pt").write_bytes(b"nothing"), "cannot be read"),
         (lambda run: (run / "checkpoints" / "last.pt").write_bytes(pickle.dumps({"a": 1})), "cannot be read"),
-        (lambda run: torch.save([1, 2], run / "checkpoints" / "last.pt"), "holds no networks"),
-        (lambda run: torch.save({"learners": {"a": 1}}, run / "checkpoints" / "last.pt"), "holds no networks"),
+        (lambda run: torch.save([1, 2], run / "checkpoints" / "last.pt"), "contains no networks"),
+        (lambda run: torch.save({"learners": {"a": 1}}, run / "checkpoints" / "last.pt"), "contains no networks"),
     ],
 )
 def test_the_script_refuses_what_is_no_run(run, tmp_path, capsys, spoil, message):

@@ -1,4 +1,4 @@
-"""An exported network back from its files, without its run: nothing but the tensors and a description is trusted."""
+"""Load an exported network from its files, without its run, trusting only tensors and a description."""
 
 from __future__ import annotations
 
@@ -25,18 +25,21 @@ from robustlab.pruning.surgery import Surgeon
 FORMAT = "robustlab-network-1"
 TENSORS, DESCRIPTION = EXPORTED, "model.json"
 OWN_WEIGHTS: Mapping[str, Any] = {"weights": None, "pretrained": False}
-"""Arguments of a model that would load other weights first, and what they are when it is built for an export."""
+"""Arguments of models that would load other weights first -> their values when building an exported network."""
 
 
 def load_pruned(folder: str | Path, *, packages: Sequence[str] = ("robustlab.models",)) -> nn.Module:
-    """Return the network of an exported run: a plain one of the widths that were left, in evaluation mode, on the CPU.
+    """Return an exported network: a plain network with the remaining widths, in eval mode, on the CPU.
 
         robustlab export outputs/<run>/seed0                      # writes outputs/<run>/seed0/export
         network = load_pruned("outputs/<run>/seed0/export")
         logits = network((pixels - mean) / std)                   # pixels in [0, 1]; mean, std: see model.json
 
-    Its logits are the run's for the same images float32 [B, C, H, W]. packages: where the model's constructor may come
-    from; add your own package for a model of your own. Raises `ConfigError` for files missing, foreign or damaged.
+    Its logits equal the run's for the same images, (B, C, H, W) float32.
+
+    - packages: packages that the model's constructor may come from; add yours for your own models.
+
+    Raises `ConfigError` for missing, foreign or damaged files.
     """
     folder = Path(folder).expanduser()
     path = folder / DESCRIPTION
@@ -57,7 +60,7 @@ def load_pruned(folder: str | Path, *, packages: Sequence[str] = ("robustlab.mod
     try:
         state = load(content)
     except SafetensorError as error:
-        raise ConfigError(f"{folder / TENSORS} is no safetensors file ({error})") from error
+        raise ConfigError(f"{folder / TENSORS} is not a safetensors file ({error})") from error
     return restored(description, state, where=str(folder))
 
 
@@ -74,12 +77,12 @@ def described_network(description: Mapping[str, Any], *, where: str) -> nn.Modul
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ConfigError(f"{where}: {node['_target_']} cannot be built as described ({reason})") from error
     if not isinstance(network, nn.Module):
-        raise ConfigError(f"{where}: {node['_target_']} gave no network")
+        raise ConfigError(f"{where}: {node['_target_']} did not return a network")
     return network
 
 
 def restored(description: Mapping[str, Any], state: Mapping[str, Tensor], *, where: str) -> nn.Module:
-    """Build the network, cut it to the units that are left, and load its tensors."""
+    """Build the network, cut it to the remaining units, and load its tensors."""
     network = described_network(description, where=where)
     if description["units"]:
         live = _live(description["units"], where=where)
@@ -93,19 +96,19 @@ def restored(description: Mapping[str, Any], state: Mapping[str, Tensor], *, whe
 
 
 def _live(units: Any, *, where: str) -> dict[str, Tensor]:
-    """Return the original indices of the units that are left, checked to be ascending lists with at least one each."""
+    """Return the original indices of the remaining units, checked to be non-empty ascending lists."""
     try:
         live = {str(name): torch.tensor(indices, dtype=torch.int64) for name, indices in units.items()}
         whole = all(one.dim() == 1 and len(one) and bool((one.diff() > 0).all()) for one in live.values())
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ConfigError(f"{where}: the lists of units are damaged ({error})") from error
     if not whole:
-        raise ConfigError(f"{where}: the lists of units are damaged (an index twice, or none)")
+        raise ConfigError(f"{where}: the lists of units are damaged (a duplicate index, or an empty list)")
     return live
 
 
 def read_json(path: Path, *, needed: Sequence[str]) -> dict[str, Any]:
-    """Return an object that has the keys `needed`. Raises ConfigError for a file that is missing, damaged or other."""
+    """Return a JSON object that has the keys `needed`. Raises ConfigError for a missing, damaged or unrelated file."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -114,12 +117,12 @@ def read_json(path: Path, *, needed: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"{path} is damaged ({error})") from error
     missing = [name for name in needed if name not in content] if isinstance(content, dict) else list(needed)
     if missing:
-        raise ConfigError(f"{path} is of another kind, or damaged: it has no {', '.join(missing)}")
+        raise ConfigError(f"{path} is not such a file, or damaged: it has no {', '.join(missing)}")
     return content
 
 
 def _targets(node: Any, where: str) -> Iterator[str]:
-    """Yield every `_target_` in a model node. Raises `ConfigError` for references, which could read other things."""
+    """Yield every `_target_` in a model node. Raises `ConfigError` for references, which could read anything."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield str(node["_target_"])
@@ -129,21 +132,21 @@ def _targets(node: Any, where: str) -> Iterator[str]:
         for value in node:
             yield from _targets(value, where)
     elif isinstance(node, str) and "${" in node:
-        raise ConfigError(f"{where}: {node!r} refers to something outside of the file")
+        raise ConfigError(f"{where}: {node!r} refers to something outside the file")
 
 
 def _check_target(target: str, packages: Sequence[str], where: str) -> None:
-    """Raise `ConfigError` unless `target` names something that a module of `packages` itself defines."""
+    """Raise `ConfigError` unless `target` is defined in a module of `packages`."""
 
     def inside(name: str) -> bool:
         return any(name == package or name.startswith(f"{package}.") for package in packages)
 
-    mend = f"only constructors of {', '.join(packages)} are called; name further ones in load_pruned(packages=...)"
+    fix = f"only constructors from {', '.join(packages)} are called; allow more with load_pruned(packages=...)"
     if not inside(target):
-        raise ConfigError(f"{where}: {target} is refused: {mend}")
+        raise ConfigError(f"{where}: {target} is refused: {fix}")
     try:
         found = get_object(target)
     except (ImportError, ValueError, AttributeError) as error:
         raise ConfigError(f"{where}: there is no {target} here ({error})") from error
     if not callable(found) or not inside(getattr(found, "__module__", "")):
-        raise ConfigError(f"{where}: {target} is refused: {mend}")
+        raise ConfigError(f"{where}: {target} is refused: {fix}")

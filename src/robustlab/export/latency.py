@@ -1,4 +1,4 @@
-"""How much faster a pruned network predicts than the unpruned one, measured."""
+"""Measure how much faster a pruned network predicts than the unpruned one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH_SIZES = (1, 256)
 
 @dataclass(frozen=True)
 class SpeedUp:
-    """Median seconds of one forward pass of a batch, by the clock, of the unpruned (dense) and the pruned network."""
+    """Median wall-clock seconds of one forward pass of a batch, for the unpruned (dense) and the pruned network."""
 
     batch_size: int
     dtype: str
@@ -28,7 +28,7 @@ class SpeedUp:
 
     @property
     def ratio(self) -> float:
-        """Dense over pruned: above 1 the pruned network is faster."""
+        """Dense time over pruned time; above 1 the pruned network is faster."""
         return self.dense_seconds / self.pruned_seconds
 
 
@@ -44,10 +44,12 @@ def inference_speed_up(
     device: torch.device | str = "cpu",
     channels_last: bool = False,
 ) -> list[SpeedUp]:
-    """Return the latency ratio for each batch size: medians of `runs` runs after `warm_up` that do not count.
+    """Return the latency ratio for each batch size: medians of `runs` runs, after `warm_up` uncounted ones.
 
-    Both networks are put into evaluation mode, onto `device` and into `dtype`, and take turns run by run, so that a
-    machine that slows down slows down both. Each run ends when the device is done. image_shape: (C, H, W).
+    Both networks are moved to `device` and `dtype` in eval mode and run alternately, so that a slowdown of the machine
+    affects both. Each run includes waiting for the device.
+
+    - image_shape: (C, H, W).
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     networks = {"dense": dense, "pruned": pruned}

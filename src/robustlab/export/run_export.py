@@ -1,4 +1,4 @@
-"""A trained network as two files that need nothing of its run: `model.safetensors` and `model.json`; never a pickle."""
+"""Export a trained network as two self-contained files, `model.safetensors` and `model.json`; never a pickle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from robustlab.pruning.cost import forward_flops, parameters
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the folder, the content of `model.json`, the network, and the unpruned one, untrained."""
+    """The export: its folder, the content of `model.json`, the network, and the unpruned untrained network."""
 
     folder: Path
     description: Mapping[str, Any]
@@ -36,19 +36,21 @@ class Exported:
 
 
 def export_run(run: Path, out: Path, *, weights: str = "last", learner: str | None = None) -> Exported:
-    """Write the network that a run predicts with, its moving average where it has one, into the folder `out`.
+    """Write the network that a run predicts with (its moving average if it has one) to the folder `out`.
 
-    weights: which file of the run's `checkpoints/`, without ".pt": "last", or a selection rule such as "best_test".
-    learner: which network, where the method trains several. Raises `ConfigError` for a folder that is no run, or
-    weights that are not there or damaged, `RunFolderError` where `out` cannot be written.
+    - weights: file in the run's `checkpoints/`, without ".pt": "last", or a selection rule such as "best_test".
+    - learner: name of the network, if the method trains several.
+
+    Raises `ConfigError` for a folder without a run and for missing or damaged weights, `RunFolderError` if `out` is not
+    writable.
     """
     config = read_config(run)
     if not isinstance(config.get("model"), Mapping) or "_target_" not in config["model"]:
-        raise ConfigError(f"{run} is no run folder: it has no config.yaml that names a model")
+        raise ConfigError(f"{run} is not a run folder: it has no config.yaml that names a model")
     if config.get("features"):
         raise ConfigError(
-            f"{run} trained a linear classifier on frozen features and no network; export the run that the features' "
-            "weights come from"
+            f"{run} trained only a linear classifier on frozen features; export the run that the features' weights "
+            "come from"
         )
     task = read_json(run / "task.json", needed=("num_classes", "image_shape", "mean", "std", "class_names"))
     learner, state, units_state = trained_network(run, weights, learner)
@@ -88,13 +90,14 @@ def export_run(run: Path, out: Path, *, weights: str = "last", learner: str | No
 
 
 def _residual_mode(dense: nn.Module, live: Mapping[str, Tensor]) -> str:
-    """Return the mode in which the network has the sets of units that `live` names."""
+    """Return the residual mode in which the network has the unit sets that `live` names."""
     units = units_of(dense)
     for mode in RESIDUAL_MODES:
         if _names(units.in_mode(mode)) == set(live):
             return mode
     raise ConfigError(
-        f"the run's units ({', '.join(live)}) are not those that its model declares now ({', '.join(_names(units))})"
+        f"the run's units ({', '.join(live)}) differ from the units that its model declares now "
+        f"({', '.join(_names(units))})"
     )
 
 
@@ -103,7 +106,7 @@ def _names(units: Units) -> set[str]:
 
 
 def _sparsity(dense: nn.Module, network: nn.Module, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return sizes and costs: neuron sparsity (idle units count as dead), weight sparsity, parameters, FLOPs."""
+    """Return neuron sparsity (idle units count as dead), weight sparsity, parameters and FLOPs."""
     found: dict[str, Any] = {"neuron_sparsity": 0.0}
     if description["units"]:
         total = units_of(dense).in_mode(description["residual"]).total

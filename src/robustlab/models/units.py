@@ -1,4 +1,4 @@
-"""What can be removed from a network: sets of units, who writes them, who reads them, and the skips between them."""
+"""Declare the removable units of a network: unit sets, their writers and readers, and the skips between them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from robustlab.core.errors import ConfigError
 
 FEATURES = "<features>"
-"""Stands in `Reader.module` for whatever reads a trunk's pooled features; `TwoHeads` puts its heads there."""
+"""Placeholder in `Reader.module` for readers of a trunk's pooled features, which `TwoHeads` replaces by its heads."""
 
 RESIDUAL_MODES = ("per_block", "stage_shared", "inner_only")
 
@@ -19,8 +19,8 @@ RESIDUAL_MODES = ("per_block", "stage_shared", "inner_only")
 class Reader:
     """A convolution or linear layer whose input axis is a unit set.
 
-    columns: input columns per unit; H * W where feature maps are flattened in NCHW order, so that unit c owns the
-    columns c * H * W ... (c + 1) * H * W - 1.
+    - columns: input columns per unit; H * W for feature maps flattened in NCHW order, where unit c owns the columns
+      c * H * W ... (c + 1) * H * W - 1.
     """
 
     module: str
@@ -31,11 +31,14 @@ class Reader:
 class UnitSet:
     """The units (channels) of one registered activation, or of several that share a width.
 
-    name: stable, unique within a network; it appears in logs, checkpoints and `surgery.exclude`. width: units of the
-    unpruned network. activations: paths of the activation modules whose output is tested; a unit is dead if it is dead
-    in all of them. writers: paths of the modules whose output axis is the set: convolution or linear layer, norm, and
-    for a block's output the shortcut's, too. readers: who takes it as input. residual: whether the set is a residual
-    stream (a stem's or block's output), which other blocks' skips carry on.
+    - name: stable and unique within a network; appears in logs, checkpoints and `surgery.exclude`.
+    - width: number of units in the unpruned network.
+    - activations: paths of the activation modules whose outputs are tested; a unit is dead if it is dead in all of
+      them.
+    - writers: paths of the modules whose output axis is the set: convolution or linear layer, norm, and for a block's
+      output also the shortcut.
+    - readers: the modules that take the set as input.
+    - residual: whether the set is a residual stream (the output of a stem or block) that other blocks' skips carry on.
     """
 
     name: str
@@ -47,7 +50,7 @@ class UnitSet:
 
     @property
     def paths(self) -> list[str]:
-        """Paths of all modules that the set is an axis of."""
+        """Paths of all modules that have the set as an axis."""
         return [*self.writers, *(reader.module for reader in self.readers)]
 
 
@@ -55,8 +58,8 @@ class UnitSet:
 class Skip:
     """An identity skip: the `Selector` at `module` carries set `source` to the channels of set `target`.
 
-    target: None where the skip ends in channels that are never removed, as many as `source` had (the raw output of a
-    pre-activation network's last block).
+    - target: None if the skip ends in channels that are never removed, as many as `source` had (the raw output of a
+      pre-activation network's last block).
     """
 
     module: str
@@ -66,7 +69,7 @@ class Skip:
 
 @dataclass(frozen=True)
 class Units:
-    """All unit sets of a network, in forward order, and its identity skips. Models declare it in `units()`."""
+    """All unit sets of a network, in forward order, and its identity skips; declared by models in `units()`."""
 
     sets: tuple[UnitSet, ...]
     skips: tuple[Skip, ...] = ()
@@ -78,18 +81,19 @@ class Units:
         assert {end for skip in self.skips for end in (skip.source, skip.target)} <= {*names, None}
 
     def __getitem__(self, name: str) -> UnitSet:
-        """Return the set of this name."""
+        """Return the set with this name."""
         return next(one for one in self.sets if one.name == name)
 
     @property
     def total(self) -> int:
-        """Units of the unpruned network."""
+        """Number of units in the unpruned network."""
         return sum(one.width for one in self.sets)
 
     def within(self, prefix: str, *, heads: Sequence[str]) -> Units:
-        """Return the same units seen from the module that holds the declaring one as `prefix`; `heads` read FEATURES.
+        """Return the same units with paths relative to a parent module; the names of sets stay.
 
-        Names of sets stay; paths gain the prefix.
+        - prefix: name of the declaring module within the parent.
+        - heads: modules of the parent that read FEATURES.
         """
 
         def readers(found: Iterable[Reader]) -> tuple[Reader, ...]:
@@ -118,9 +122,11 @@ class Units:
     def in_mode(self, residual: str) -> Units:
         """Return the sets that a residual mode prunes.
 
-        "per_block": every block output has its own width, skips select. "stage_shared": sets that identity skips join
-        become one, removed only where dead everywhere; those joined to channels that are never removed stay out.
-        "inner_only": no residual stream is touched. Raises `ConfigError` for another word.
+        - residual: "per_block": every block output has its own width, and skips select channels. "stage_shared": sets
+          joined by identity skips become one, whose units are removed only if dead everywhere; sets joined to channels
+          that are never removed are left out. "inner_only": residual streams are never pruned.
+
+        Raises `ConfigError` for any other mode.
         """
         if residual not in RESIDUAL_MODES:
             raise ConfigError(f"method.surgery.residual={residual} is not one of {', '.join(RESIDUAL_MODES)}")
@@ -149,10 +155,10 @@ class Units:
 
 
 def units_of(network: nn.Module) -> Units:
-    """Return the units that a network declares in `units()`, checked. Raises `ConfigError` where it cannot be pruned.
+    """Return the units that a network declares in `units()`, after checking them.
 
-    Refused: a network that declares none, and units that a LayerNorm or GroupNorm mixes over the channel axis, where
-    dropping even a zero channel changes mean and variance.
+    Raises `ConfigError` for a network that declares none, and for units that a LayerNorm or GroupNorm mixes over the
+    channel axis, where dropping even a zero channel changes mean and variance.
     """
     declare = getattr(network, "units", None)
     units = declare() if callable(declare) else None
@@ -160,22 +166,22 @@ def units_of(network: nn.Module) -> Units:
         raise ConfigError(
             f"{type(getattr(network, 'trunk', network)).__name__} declares no units that could be removed"
             f"{_tied_channels(network)}; prune one of model=resnet18, resnet50, preact_resnet18, resnet_small, vgg16, "
-            "mlp, small_cnn, a ResNet of torchvision or timm, or a ViT of timm, or let the model's trunk declare its "
-            "own in units() (see pruning/units.py)"
+            "mlp, small_cnn, a ResNet from torchvision or timm, or a ViT from timm, or make the model's trunk declare "
+            "its units in units() (see pruning/units.py)"
         )
     for one in units.sets:
         for path in one.writers:
             module = network.get_submodule(path)
             if isinstance(module, nn.LayerNorm | nn.GroupNorm):
                 raise ConfigError(
-                    f"the units of {one.name} feed {type(module).__name__} {path}, which takes mean and variance over "
-                    "the channels: removing one changes the others. Use BatchNorm or no norm (model.norm=batch)"
+                    f"the units of {one.name} feed {type(module).__name__} {path}, which normalises over channels: "
+                    "removing one changes the others. Use BatchNorm or no norm (model.norm=batch)"
                 )
     return units
 
 
 def _tied_channels(network: nn.Module) -> str:
-    """Return what to say of the first convolution whose output channels belong to certain inputs, if there is one."""
+    """Return a phrase about the first depthwise or grouped convolution, or an empty string."""
     for path, module in network.named_modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups > 1:
             kind = "depthwise" if module.groups == module.in_channels else f"in {module.groups} groups"

@@ -1,1 +1,1 @@
-"""Removal of units from networks while they train: who the units are, which are dead, surgery, cost."""
+"""Remove units from networks during training: units, dead units, surgery, cost."""

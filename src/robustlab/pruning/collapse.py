@@ -1,4 +1,4 @@
-"""Whether a network still tells images apart once some of its units are dead."""
+"""Check that a network's output still depends on its input once some of its units are dead."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ from robustlab.models.units import Units
 from robustlab.pruning.scores import evaluating
 
 FEW = 8
-"""Images that are enough to find out whether the network depends on them at all."""
+"""Number of images that suffice to find out whether the network depends on its input at all."""
 
 
 def refuse_collapse(
     network: nn.Module, units: Units, dead: Mapping[str, Tensor], images: Tensor, *, t: int, advice: str
 ) -> None:
-    """Raise `NumericalError` if without the units `dead` no path from the images to the classifier is left.
+    """Raise `NumericalError` if no path from the images to the classifier is left without the `dead` units.
 
-    dead: bool [current width] by set. images: float [B, C, H, W]. t, advice: the update, and what to do, for the
-    message.
+    - dead: set -> (current width,) bool.
+    - images: (B, C, H, W) float.
+    - t, advice: the current update, and what to do, for the message.
     """
     masks = {name: mask.to(images.device) for name, mask in dead.items()}
     cut = severing_sets(network, units, masks, images[:FEW])
     if cut:
-        others = f" (and of {len(cut) - 1} more)" if len(cut) > 1 else ""
+        others = f" (and of {len(cut) - 1} more sets)" if len(cut) > 1 else ""
         raise NumericalError(
-            f"all units of {cut[0]}{others} are dead at update {t}, and nothing leads around them: the network "
-            f"gives one answer to every image; {advice}, and run the command again"
+            f"all units of {cut[0]}{others} are dead at update {t}, and no skip connection bypasses them: the network "
+            f"gives the same output for every image; {advice}, and run the command again"
         )
 
 
 def severing_sets(network: nn.Module, units: Units, dead: Mapping[str, Tensor], images: Tensor) -> list[str]:
-    """Return the names of wholly dead sets that cut the classifier off from the images; empty where nothing does.
+    """Return the names of completely dead sets that cut the classifier off from the images; empty if none do.
 
-    A wholly dead layer of a chain does, the inner layer of a residual block does not: the skip leads around it. Where
-    only several of them together do, all are named. dead: bool [current width] by set. images: a few, float
-    [B, C, H, W]. Where no set is wholly dead, nothing is computed.
+    A completely dead layer in a chain does; the inner layer of a residual block does not, because the skip bypasses it.
+    If only several sets together do, all are named. Nothing is computed unless some set is completely dead.
+
+    - dead: set -> (current width,) bool.
+    - images: a few images, (B, C, H, W) float.
     """
     whole = [name for name, mask in dead.items() if bool(mask.all())]
     if not whole or _connected(network, units, dead, images):
@@ -49,17 +52,17 @@ def severing_sets(network: nn.Module, units: Units, dead: Mapping[str, Tensor], 
 
 
 def _connected(network: nn.Module, units: Units, dead: Mapping[str, Tensor], images: Tensor) -> bool:
-    """Return whether any logit depends on the images when units `dead` are 0 and all others pass on what they get."""
+    """Return whether any logit depends on the images if `dead` units output 0 and all other units are linear."""
     probe = images.detach().clone().requires_grad_()
     with evaluating(network), _linear(network, units, dead), torch.enable_grad():
-        logits = network.forward(probe)  # the raw forward: a compiled one does not call the hooks
+        logits = network.forward(probe)  # the raw forward: a compiled one does not call hooks
         (gradient,) = torch.autograd.grad(logits.float().abs().sum(), probe, allow_unused=True)
     return gradient is not None and bool(gradient.count_nonzero())
 
 
 @contextmanager
 def _linear(network: nn.Module, units: Units, dead: Mapping[str, Tensor]) -> Iterator[None]:
-    """Replace each registered activation by a gate: 0 for dead units, 1 for the others, which thus never go silent."""
+    """Replace each registered activation by a gate: 0 for dead units, 1 for the others."""
     handles = []
     for one in units.sets:
         if one.name not in dead:

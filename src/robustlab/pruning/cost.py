@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and floating-point operations in the paper's convention and as they are."""
+"""Measure the cost of a network: parameters, and FLOPs both as executed and in the paper's convention."""
 
 from __future__ import annotations
 
@@ -12,35 +12,40 @@ from torch.utils.flop_counter import FlopCounterMode
 from robustlab.models.units import Units
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-"""The layers that the paper's convention counts."""
+"""Layers counted by the paper's convention."""
 
 
 def parameters(network: nn.Module) -> int:
-    """Return the number of trainable parameters: norms, biases and heads are in, buffers and skip selectors are not."""
+    """Return the number of trainable parameters: norms, biases and heads, but not buffers or skip selectors."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def forward_flops(network: nn.Module, image_shape: Sequence[int]) -> int:
-    """Return the FLOPs (2 per multiply-add) of the forward pass of one image [C, H, W] through the network as it is.
+    """Return the FLOPs (2 per multiply-add) of the forward pass of one image through the current network.
 
-    Counted are convolutions and matrix products, attention included; norms, activations and sums are not.
+    Counts convolutions and matrix products, including attention, but not norms, activations and sums.
+
+    - image_shape: (C, H, W).
     """
     return _count(network, image_shape).get_total_flops()
 
 
 def layer_flops(network: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
-    """Return the FLOPs of one image in each convolution and linear layer, by the layer's path."""
+    """Return path -> FLOPs of one image, for each convolution and linear layer."""
     return _by_layer(network, _count(network, image_shape))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of an unpruned network, which that of a pruned one is held against.
+    """The cost of an unpruned network, the reference for a pruned one.
 
-    parameters: trainable ones. flops: of one image forward. layers: FLOPs of each convolution and linear layer by
-    path. owners: the unit set that is the output of a layer, by path; layers whose output is never pruned are absent.
-    inputs: likewise the set that a layer reads. sizes: (elements, output set, input set) of each trainable parameter.
-    widths: units of each set.
+    - parameters: number of trainable parameters.
+    - flops: FLOPs of one image's forward pass.
+    - layers: path -> FLOPs of each convolution and linear layer.
+    - owners: path -> unit set of the layer's output; layers whose output is never pruned are absent.
+    - inputs: path -> unit set of the layer's input.
+    - sizes: (elements, output set, input set) of each trainable parameter.
+    - widths: set -> number of units.
     """
 
     parameters: int
@@ -69,15 +74,15 @@ class Cost:
         return cls(parameters(network), counter.get_total_flops(), layers, owners, reads, sizes, widths)
 
     def flops_at(self, widths: Mapping[str, int]) -> int:
-        """Return the FLOPs of the network when its sets have these widths, by name; those left out are whole.
+        """Return the network's FLOPs when its sets have the given widths; sets not listed are unpruned.
 
-        What is no convolution or linear layer (attention) has no unit in it and costs what it did.
+        Operations other than convolutions and linear layers (attention) involve no units and cost the same as before.
         """
         ends = [(flops, self.owners.get(path), self.inputs.get(path)) for path, flops in self.layers.items()]
         return self.flops - sum(self.layers.values()) + self._scaled(ends, widths)
 
     def parameters_at(self, widths: Mapping[str, int]) -> int:
-        """Return the trainable parameters of the network when its sets have these widths."""
+        """Return the network's number of trainable parameters when its sets have the given widths."""
         return self._scaled(self.sizes, widths)
 
     def _scaled(self, parts: Sequence[tuple[int, str | None, str | None]], widths: Mapping[str, int]) -> int:
@@ -90,17 +95,19 @@ class Cost:
         return total
 
     def author_flops(self, live_share: Mapping[str, float] | None = None) -> float:
-        """Return FLOPs as the paper's code counts them: sum over layers of dense FLOPs * (share of live outputs).
+        """Return FLOPs as counted by the paper's code: the sum over layers of dense FLOPs * (share of live outputs).
 
-        live_share: live units over all units, by set; a set that is not there counts as whole, and so does a layer
-        without one, such as the classifier. What is saved on the input side is left out, so this overstates the cost:
-        at half width everywhere it is 0.50 of the dense FLOPs where a quarter of the work is done.
+        Savings on the input side are ignored, so this overstates the cost: at half width everywhere it gives 0.50 of
+        the dense FLOPs although only a quarter of the work is done.
+
+        - live_share: set -> live units over all units; missing sets, and layers without one such as the classifier,
+          count as unpruned.
         """
         share = live_share or {}
         return sum(flops * share.get(self.owners.get(path, ""), 1.0) for path, flops in self.layers.items())
 
     def flops_ratio(self, live_share: Mapping[str, float]) -> float:
-        """Return `author_flops` over that of the unpruned network."""
+        """Return `author_flops` relative to the unpruned network."""
         return self.author_flops(live_share) / self.author_flops()
 
     def weight_sparsity(self, network: nn.Module) -> float:
@@ -109,14 +116,14 @@ class Cost:
 
 
 def _count(network: nn.Module, image_shape: Sequence[int]) -> FlopCounterMode:
-    """Run one image through the network on the "meta" device, where shapes are followed and nothing is computed."""
+    """Run one image through the network on the "meta" device, which only propagates shapes."""
     weights = {
         name: value.detach().to("meta") for name, value in [*network.named_parameters(), *network.named_buffers()]
     }
     image = torch.empty(1, *image_shape, device="meta")
     modes = {module: module.training for module in network.modules()}
     counter = FlopCounterMode(display=False)
-    network.eval()  # norms in training mode refuse a single value per channel
+    network.eval()  # norms in train mode reject a single value per channel
     try:
         with torch.no_grad(), torch.compiler.set_stance("force_eager"), counter:
             torch.func.functional_call(network, weights, (image,))

@@ -1,7 +1,7 @@
 """Norms over all parameters a unit is coupled to (DepGraph: Fang et al., CVPR 2023), for Torch-Pruning's GroupNorm.
 
-torch-pruning finds the coupled layers and ranks the units; the sparse training is written here over the declared units,
-since the library's own waits for the device at every group of every step.
+torch-pruning finds the coupled layers and ranks the units; sparse training is implemented here over the declared units,
+because the library's version synchronises with the device for every group in every step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NORMALIZERS = ("max", "mean")
 
 
 def torch_pruning() -> ModuleType:
-    """Return the library. Raises `ConfigError` where it is not installed."""
+    """Return the library. Raises `ConfigError` if it is not installed."""
     try:
         import torch_pruning as library
     except ImportError as error:
@@ -36,10 +36,13 @@ def torch_pruning() -> ModuleType:
 def coupled_scores(network: nn.Module, units: Units, example: Tensor, *, normalizer: str) -> Scores:
     """Return torch-pruning's `GroupMagnitudeImportance(p=2)` of each unit.
 
-    It is the mean over the coupled layers of the squares of the unit's outgoing and incoming weights and scales, over
-    the set's largest ("max") or mean value. example: float [1, C, H, W], to trace the network with. Raises
-    `ConfigError` where the library couples other layers than the units declare, as it must where skips of residual
-    blocks are to lose channels one by one.
+    This is the mean over the coupled layers of the squares of the unit's outgoing and incoming weights and scales,
+    divided by the set's maximum ("max") or mean.
+
+    - example: (1, C, H, W) float, to trace the network with.
+
+    Raises `ConfigError` if the library couples other layers than the units declare, as it does if skips of residual
+    blocks are to lose individual channels.
     """
     library = torch_pruning()
     importance = library.importance.GroupMagnitudeImportance(p=2, normalizer=normalizer)
@@ -59,7 +62,7 @@ def coupled_scores(network: nn.Module, units: Units, example: Tensor, *, normali
 
 
 def _check_coupling(network: nn.Module, one: UnitSet, group: Any, graph: Any) -> None:
-    """Refuse other layers than the declared ones, of which those that the traced forward does not use do not count."""
+    """Refuse couplings with undeclared layers, ignoring layers that the traced forward does not use."""
     name = {module: path for path, module in network.named_modules()}
     used = {name[module] for module in graph.module2node if module in name}
     found: dict[bool, set[str]] = {True: set(), False: set()}
@@ -71,15 +74,15 @@ def _check_coupling(network: nn.Module, one: UnitSet, group: Any, graph: Any) ->
     if found != declared:
         others = sorted((found[True] ^ declared[True]) | (found[False] ^ declared[False]))
         raise ConfigError(
-            f"method=group_norm: torch-pruning couples the units {one.name} with other layers than the model says "
-            f"({', '.join(others)}); use method.surgery.residual=stage_shared or inner_only, or leave the set out: "
+            f"method=group_norm: torch-pruning couples the units {one.name} with other layers than the model declares "
+            f"({', '.join(others)}); use method.surgery.residual=stage_shared or inner_only, or exclude the set: "
             f"method.surgery.exclude=[{one.name}]"
         )
 
 
 @torch.no_grad()
 def group_norms(network: nn.Module, units: Units) -> Scores:
-    """Return the L2 norm, float [current width], of all weights and normalisation scales coupled to each unit."""
+    """Return the L2 norm of all weights and normalisation scales coupled to each unit, (current width,) float."""
     return {
         one.name: torch.stack(
             [weight.pow(2).reshape(len(weight), -1).sum(dim=1) for weight, _ in _coupled(network, one)]
@@ -92,12 +95,13 @@ def group_norms(network: nn.Module, units: Units) -> Scores:
 
 @torch.no_grad()
 def add_group_shrinkage(network: nn.Module, units: Units, *, strength: float, alpha: float) -> None:
-    """Add strength * a * w to the gradients of all weights coupled to a unit; nothing waits for the device.
+    """Add strength * a * w to the gradients of all weights coupled to a unit, without synchronising with the device.
 
     a = alpha^((max I - I) / (max I - min I)), where I is the unit's group norm and the extremes are over its set: from
-    1 for the largest unit to `alpha` for the smallest (`GroupNormPruner.regularize` of torch-pruning 1.6; biases and
-    offsets are left alone). Where all units of a set have one norm, a = 1; the library divides by 0 there. Weights
-    without a gradient are left out.
+    1 for the largest unit to `alpha` for the smallest. Biases and offsets are not penalised; weights without a gradient
+    are skipped. If all units of a set have the same norm, a = 1, where the library would divide by 0.
+
+    Source: `GroupNormPruner.regularize` of torch-pruning 1.6.
     """
     for name, norms in group_norms(network, units).items():
         spread = norms.max() - norms.min()

@@ -1,4 +1,4 @@
-"""What cannot be cut, refused before anything is."""
+"""Refuse units that cannot be cut, before anything is cut."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from robustlab.models.units import Units
 
 
 def check_settings(units: Units, *, min_width: int, round_to: int, exclude: Sequence[str]) -> None:
-    """Raise `ConfigError` for widths below 1 and for names in `exclude` that no set has."""
+    """Raise `ConfigError` for widths below 1 and for names in `exclude` that match no set."""
     for name, value in (("min_width", min_width), ("round_to", round_to)):
         if value < 1:
             raise ConfigError(f"method.surgery.{name}={value}; it must be at least 1")
     names = [one.name for one in units.sets]
     for unknown in sorted(set(exclude) - set(names)):
         near = get_close_matches(unknown, names, n=3, cutoff=0.3)
-        hint = f"; near it: {', '.join(near)}" if near else f"; there are {', '.join(names)}"
+        hint = f"; did you mean {', '.join(near)}?" if near else f"; it has {', '.join(names)}"
         raise ConfigError(f"method.surgery.exclude: the network has no set of units {unknown!r}{hint}")
 
 
 def check_units(network: nn.Module, units: Units, *, exclude: Sequence[str]) -> None:
-    """Raise `ConfigError` where a set that is not in `exclude` is next to something that cannot be cut."""
+    """Raise `ConfigError` if a set that is not in `exclude` touches a module that cannot be cut."""
     places = Counter(id(one) for _, one in network.named_parameters(remove_duplicate=False))
     sets = [one for one in units.sets if one.name not in exclude]
     for paths in ([path for one in sets for path in one.writers], [r.module for one in sets for r in one.readers]):
@@ -39,7 +39,7 @@ def check_units(network: nn.Module, units: Units, *, exclude: Sequence[str]) -> 
             module = network.get_submodule(path)
             _check_module(module, path)
             if any(places[id(parameter)] > 1 for parameter in module.parameters(recurse=False)):
-                raise ConfigError(f"{path} shares a parameter with another module, and cutting one would part them")
+                raise ConfigError(f"{path} shares a parameter with another module; cutting one would untie them")
         for path in one.writers:
             module = network.get_submodule(path)
             width = module.num_features if isinstance(module, _BatchNorm) else len(module.get_parameter("weight"))
@@ -50,7 +50,7 @@ def check_units(network: nn.Module, units: Units, *, exclude: Sequence[str]) -> 
 
 
 def _check_module(module: nn.Module, path: str) -> None:
-    """Refuse what is grouped, parametrised, sharded, or of a kind that is not known."""
+    """Refuse modules that are grouped, parametrised, sharded, or of an unknown type."""
     if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | _BatchNorm):
         raise ConfigError(
             f"{path} is a {type(module).__name__}; units can be cut out of linear layers, convolutions and BatchNorm. "
@@ -58,7 +58,7 @@ def _check_module(module: nn.Module, path: str) -> None:
         )
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups != 1:
         raise ConfigError(
-            f"{path} is a convolution in {module.groups} groups, whose channels belong together; units next to it "
+            f"{path} is a convolution with {module.groups} groups, which ties its channels together; adjacent units "
             "cannot be removed one by one. List the set in method.surgery.exclude, or choose another model"
         )
     if parametrize.is_parametrized(module):
@@ -72,9 +72,9 @@ def _check_module(module: nn.Module, path: str) -> None:
 
 
 def check_state(optimizer: torch.optim.Optimizer, module: nn.Module, path: str) -> None:
-    """Raise `ConfigError` where the optimizer holds state of a module's parameters that cannot be cut with them.
+    """Raise `ConfigError` if the optimizer holds state for a module's parameters that cannot be cut along with them.
 
-    What can: tensors of the parameter's shape, which are cut alike, and scalars (steps), which stay.
+    Tensors of the parameter's shape can be cut in the same way, and scalars (step counts) stay.
     """
     for name, parameter in module.named_parameters(recurse=False):
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -82,8 +82,8 @@ def check_state(optimizer: torch.optim.Optimizer, module: nn.Module, path: str) 
                 shape = f"of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
                 raise ConfigError(
                     f"optimizer: {type(optimizer).__name__} keeps '{key}', {shape}, for {path}.{name} of shape "
-                    f"{list(parameter.shape)}, and how that is cut with the units is not known; choose an optimizer "
-                    "whose state has the parameter's shape (optimizer=sgd, adam, adamw), or "
+                    f"{list(parameter.shape)}, which cannot be cut along with the units; choose an optimizer "
+                    "whose state has the parameter's shape (optimizer=sgd, adam, adamw), or set "
                     "method.surgery.enabled=false"
                 )
 

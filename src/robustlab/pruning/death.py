@@ -1,4 +1,4 @@
-"""Which units are dead: silent on every sample and position of a set of images (DemP, section 3)."""
+"""Find dead units: silent on every sample and position of a set of images (DemP, section 3)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ MODES = ("auto", "exact", "eps", "sum", "saturated_const")
 
 @dataclass(frozen=True)
 class DeathSettings:
-    """What counts as dead, and on which samples that is tested.
+    """Definition of dead units, and the samples on which they are tested.
 
-    mode: "exact": the largest |output| over all samples and positions is 0. "eps": it is at most `eps`. "sum": the
-    output summed over a minibatch is at most `eps` in every minibatch (the authors' rule; for activations with a
-    negative lobe this is no silence, and removal changes the function). "saturated_const": the output varies by at most
-    `eps`. "auto": exact for ReLU, sum for all others. num_samples: training images of the checks during training;
-    final_num_samples: of the last one, null = all. batch_size: of the minibatches. require_train_dead: dead under the
-    statistics of the minibatch, too, not only under running ones. fold_mean: units that "sum" and "saturated_const"
-    remove leave their mean or constant output in what reads them.
+    - mode: "exact": the largest |output| over all samples and positions is 0. "eps": it is at most `eps`. "sum": the
+      output summed over a minibatch is at most `eps` in every minibatch (the authors' rule; with activations that can
+      be negative such units are not silent, and removing them changes the function). "saturated_const": the output
+      varies by at most `eps`. "auto": "exact" for ReLU, "sum" for all other activations.
+    - num_samples: number of training images for checks during training.
+    - final_num_samples: number for the last check; null for all.
+    - batch_size: size of the minibatches.
+    - require_train_dead: also require units to be dead with the minibatch's BatchNorm statistics, not just the running
+      ones.
+    - fold_mean: fold the mean or constant output of units removed by "sum" and "saturated_const" into their readers.
     """
 
     mode: Literal["auto", "exact", "eps", "sum", "saturated_const"] = "auto"
@@ -52,10 +55,11 @@ class DeathSettings:
 
 @dataclass(frozen=True)
 class DeathReport:
-    """What a check found. dead: bool [current width], on the CPU, by name of the set.
+    """The result of a check.
 
-    constants: float32 [current width], on the CPU: what the units of a set put out on average, of the sets where
-    removed units are to leave that behind.
+    - dead: set -> (current width,) bool, on the CPU.
+    - constants: set -> mean output of each unit, (current width,) float32 on the CPU, for sets whose removed units are
+      to be folded into their readers.
     """
 
     dead: dict[str, Tensor]
@@ -66,11 +70,13 @@ class DeathReport:
 def find_dead(
     network: nn.Module, units: Units, batches: Iterable[Tensor], *, settings: DeathSettings, runtime: Runtime
 ) -> DeathReport:
-    """Return the units that are dead on `batches` of images, float [B, C, H, W], in eval mode.
+    """Return the units that are dead on `batches` in eval mode.
 
-    Outputs are taken after the activation, for a block's output after the sum and its activation. Under several ranks
-    each may pass its own batches: a unit is dead if it is on all of them, and every rank gets the same answer. Waits
-    for the device once, at the end. Training flags, buffers and the global random generator stay as they were.
+    Outputs are taken after the activation; for a block's output, after the sum and its activation. Each rank may pass
+    different batches: a unit is dead if it is dead on all of them, and every rank gets the same result. Synchronises
+    with the device once, at the end. Training flags, buffers and the global random generator are left unchanged.
+
+    - batches: images, (B, C, H, W) float.
     """
     rules = {one.name: _rule(network, units, one, settings.mode) for one in units.sets}
     passes = [False, True] if settings.require_train_dead else [False]
@@ -103,7 +109,7 @@ def _rule(network: nn.Module, units: Units, one: UnitSet, mode: str) -> str:
     if mode == "auto":
         rectified = all(isinstance(network.get_submodule(path), nn.ReLU) for path in one.activations)
         return "silent" if rectified else "sum"
-    if mode == "saturated_const":  # a constant that a skip carries on has nowhere to go: there only zeros are removed
+    if mode == "saturated_const":  # a constant on a skip cannot be folded anywhere, so only zeros are removed there
         return "constant" if _can_fold(units, one) else "silent"
     return "sum" if mode == "sum" else "silent"
 
@@ -113,23 +119,24 @@ def _can_fold(units: Units, one: UnitSet) -> bool:
 
 
 def _is_dead(rule: str, largest: Tensor, settings: DeathSettings) -> Tensor:
-    """Judge by the rows of `_Watch.largest`; NaN is not dead."""
+    """Return which units are dead according to the rows of `_Watch.largest`; NaN is not dead."""
     value = largest.sum(dim=0) if rule == "constant" else largest[0]
     return value <= (0.0 if settings.mode in ("auto", "exact") else settings.eps)
 
 
 class _Watch:
-    """What the outputs of one set have been so far.
+    """Running statistics of the outputs of one set.
 
-    largest: float32 [2, width], running maxima: of |a| ("silent"), of the sum over a minibatch ("sum"), of a and -a
-    ("constant"); the second row serves the last alone. total: float32 [width], the sum of all outputs per unit; count:
-    how many they are.
+    - largest: (2, width) float32, running maxima of |a| ("silent"), of the sum over a minibatch ("sum"), or of a and -a
+      ("constant", the only rule that uses the second row).
+    - total: (width,) float32, the sum of all outputs per unit.
+    - count: the number of these outputs.
     """
 
     def __init__(self, network: nn.Module, one: UnitSet, rule: str) -> None:
         modules = [network.get_submodule(path) for path in one.writers]
         weight = next(module.weight for module in modules if isinstance(module.weight, Tensor))
-        # Channels are axis 1 of feature maps; tokens, also those in rows and columns, come from a linear layer.
+        # Channels are axis 1 of feature maps and the last axis of tokens, which come from a linear layer.
         self.axis = -1 if any(isinstance(module, nn.Linear) for module in modules) else 1
         self.rule, self.name, self.calls = rule, one.name, 0
         self.largest = torch.full((2, len(weight)), -torch.inf, device=weight.device)
@@ -137,7 +144,7 @@ class _Watch:
         self.count = torch.zeros(1, device=weight.device)
 
     def __call__(self, module: nn.Module, _: object, output: Tensor) -> None:
-        """Take in the outputs of a call: float [N, C], [N, C, H, W] or, with the channels last, of tokens."""
+        """Record the outputs of a call, (N, C), (N, C, H, W), or tokens with channels last."""
         axis = self.axis % output.dim()
         others = [dim for dim in range(output.dim()) if dim != axis]
         self.calls += 1
@@ -191,7 +198,7 @@ def _hooks(network: nn.Module, units: Units, watches: Mapping[str, _Watch]) -> I
 
 @contextmanager
 def _undisturbed(network: nn.Module, device: torch.device) -> Iterator:
-    """Leave training flags, buffers and the global generator as they were; yields a call that restores the buffers."""
+    """Restore training flags, buffers and the global generator on exit; yield a function that restores the buffers."""
     flags = {module: module.training for module in network.modules()}
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
 

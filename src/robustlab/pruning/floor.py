@@ -1,4 +1,4 @@
-"""A floor under the penalty: as many units of each set as it says are never driven to death."""
+"""A floor for the penalty: a given number of units in each set is never penalised."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from robustlab.models.units import Units
 
 
 class Floor:
-    """Spares the strongest units of each set the penalty, so that it stops at `count` live units.
+    """Exempts the strongest units of each set from the penalty, so that it stops at `count` live units.
 
-    A unit is as strong as the sum of the absolute values of its penalised parameters (|gamma|, where the penalty is on
-    scales). Which are the strongest is asked anew at every update, as all units of a set can die between two checks. A
-    set of no more than `count` live units is not penalised at all. Parameters that belong to no set are not spared.
+    The strength of a unit is the sum of the absolute values of its penalised parameters (|gamma| if the penalty is on
+    scales). The strongest units are determined again in every update, since all units of a set can die between two
+    checks. A set with at most `count` live units is not penalised at all. Parameters outside all sets are not exempt.
 
-    parameters: the penalised ones. idle: bool [current width] by set, units that are there and dead: not spared.
+    - parameters: the penalised parameters.
+    - idle: set -> (current width,) bool, units that are present but dead, which are not exempt.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Floor:
 
     @torch.no_grad()
     def factors(self) -> dict[int, Tensor]:
-        """Return 0 for spared units and 1 for others, float [rows], by the position of the parameter in the list."""
+        """Return position of the parameter in the list -> (rows,) float, 0 for exempt units and 1 for others."""
         found: dict[int, Tensor] = {}
         for rows, idle in self.sets:
             strength = torch.stack(

@@ -1,4 +1,4 @@
-"""The penalty that drives units to death, as a gradient: lambda * dR/dp for the parameters it is meant for."""
+"""The penalty that kills units, applied as a gradient: lambda * dR/dp for the targeted parameters."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ TARGETS = ("all", "no_scale", "no_norm_no_bias", "scale_only", "offset_only", "n
 
 @dataclass(frozen=True)
 class PenaltySettings:
-    """R, its strength, and the parameters it is taken over (DemP, section 2.2).
+    """The penalty R, its strength, and the parameters it covers (DemP, section 2.2).
 
-    kind: "l1" is the sum of |p|, "l2" half the sum of p^2; "pos_l1" and "pos_l2" are the same of max(p, 0). target:
-    "scale_only" is the gamma of every norm, those of shortcuts included; "offset_only" the beta; "norm_params" both;
-    "all" every parameter; "no_scale" all but the gammas; "no_norm_no_bias" all but norms and biases; "unit_weights"
-    weights and biases of the layers that write the units that can be removed (in a transformer fc1). peak, schedule,
-    span, hard_off, parts: of lambda, see `Schedule`; a span up to 1 is a share of the run, above 1 it counts updates.
-    floor: live units of each set at which its penalty stops, None = it never does (the authors' code).
+    - kind: "l1" is the sum of |p|, "l2" half the sum of p^2; "pos_l1" and "pos_l2" are the same for max(p, 0).
+    - target: "scale_only" is the gamma of every norm, including those of shortcuts; "offset_only" the beta;
+      "norm_params" both; "all" every parameter; "no_scale" all but the gammas; "no_norm_no_bias" all but norms and
+      biases; "unit_weights" weights and biases of the layers that write removable units (fc1 in a transformer).
+    - peak, schedule, span, hard_off, parts: schedule of lambda, see `Schedule`; a span up to 1 is a share of the run, a
+      larger one counts updates.
+    - floor: number of live units of a set at which its penalty stops; None for never (the authors' code).
     """
 
     kind: Literal["l1", "l2", "pos_l1", "pos_l2"] = "l1"
@@ -69,9 +70,9 @@ def norms(network: nn.Module) -> list[nn.Module]:
 
 
 def targeted(network: nn.Module, units: Units, target: str) -> list[nn.Parameter]:
-    """Return the trainable parameters that a target means, in the network's order.
+    """Return the trainable parameters that a target covers, in the network's order.
 
-    Raises `ConfigError` where there are none, e.g. "scale_only" in a network without norms.
+    Raises `ConfigError` if there are none, e.g. "scale_only" in a network without norms.
     """
     scales = {id(norm.weight) for norm in norms(network)}
     offsets = {id(getattr(norm, "bias", None)) for norm in norms(network)}
@@ -98,7 +99,7 @@ def targeted(network: nn.Module, units: Units, target: str) -> list[nn.Parameter
 
 @torch.no_grad()
 def penalty(parameters: Sequence[nn.Parameter], kind: str) -> Tensor:
-    """Return R of the parameters: float32 [], on their device."""
+    """Return R of the parameters, a float32 scalar on their device."""
     values = torch.cat([parameter.flatten() for parameter in parameters]).float()
     if kind.startswith("pos"):
         values = values.clamp_min(0)
@@ -109,10 +110,11 @@ def penalty(parameters: Sequence[nn.Parameter], kind: str) -> Tensor:
 def add_gradient(
     parameters: Sequence[nn.Parameter], kind: str, strength: float, *, factors: Mapping[int, Tensor] | None = None
 ) -> None:
-    """Add strength * dR/dp to each parameter's gradient: what a term of the loss would do, without a graph.
+    """Add strength * dR/dp to each parameter's gradient, equivalent to a loss term but without a graph.
 
-    dR/dp is sign(p) for "l1", p for "l2", and for the others the same of max(p, 0). factors: float [rows], what the
-    rows of the parameter at a position are multiplied by, for those that are not penalised throughout.
+    dR/dp is sign(p) for "l1", p for "l2", and the same for max(p, 0) otherwise.
+
+    - factors: position of the parameter -> (rows,) float, multipliers for the rows of partially penalised parameters.
     """
     gradients: list[Tensor] = []
     for parameter in parameters:

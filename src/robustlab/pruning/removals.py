@@ -1,4 +1,4 @@
-"""What removal has done so far: one event for each, and what training has cost, in metrics and for the run folder."""
+"""Record the events of removal and the cost of training, as metrics and for the run folder."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from robustlab.pruning.cost import Cost, forward_flops, parameters
 from robustlab.pruning.surgery import Surgeon
 
 BACKWARD = 2
-"""A backward pass counts as two forward ones (the paper's code)."""
+"""A backward pass counts as two forward passes (the paper's code)."""
 
 
 class Record:
     """The events of a run and the FLOPs of its training.
 
-    An event is what is left right after a removal: t (updates done), epoch, reason, removed (units), live (by set),
-    units (physically there, by set), parameters, flops (of one image forward), author_flops (in the paper's
-    convention), logit_change (largest absolute one on a fixed batch; ema_logit_change that of the moving average of
-    the weights, with which the run is evaluated), and what else is given. The first event, reason "start", is the whole
-    network. Training FLOPs are 3 * FLOPs * samples, summed over the steps.
+    An event describes the network right after a removal: t (number of updates so far), epoch, reason, removed (units),
+    live (set -> units), units (set -> units physically present), parameters, flops (one image's forward pass),
+    author_flops (in the paper's convention), logit_change (largest absolute change on a fixed batch; ema_logit_change
+    for the moving average, with which the run is evaluated), and any additional facts. The first event, with reason
+    "start", is the unpruned network. Training FLOPs are 3 * FLOPs * samples, summed over steps.
     """
 
     def __init__(self, network: nn.Module, surgeon: Surgeon, *, image_shape: Sequence[int]) -> None:
-        """Measure the unpruned `network`, to whose costs all ratios refer."""
+        """Measure the unpruned `network`, the reference of all ratios."""
         self.network, self.surgeon, self.image_shape = network, surgeon, tuple(image_shape)
         self.dense = Cost.of(network, image_shape, surgeon.units)
         self.samples = 0
@@ -37,13 +37,13 @@ class Record:
         self.note(t=0, epoch=0, reason="start", removed=0, logit_change=0.0)
 
     def count(self, samples: int) -> None:
-        """Take in a training step on `samples` images with the network as it is."""
+        """Count a training step on `samples` images with the current network."""
         self.samples += samples
         for name, flops in (("author", self._author_flops), ("physical", self._flops)):
             self.training[name] += (1 + BACKWARD) * flops * samples
 
     def note(self, *, t: int, epoch: int, reason: str, **facts: Any) -> None:
-        """Add an event, after the removal that it is about."""
+        """Add an event, after the removal that it describes."""
         self.measure()
         self.events.append(
             {
@@ -60,13 +60,13 @@ class Record:
         )
 
     def measure(self) -> None:
-        """Measure the network anew, after its widths have changed."""
+        """Measure the network again, after its widths have changed."""
         sparsity = self.surgeon.layer_sparsity()
         self._author_flops = self.dense.author_flops({name: 1 - share for name, share in sparsity.items()})
         self._flops = forward_flops(self.network, self.image_shape)
 
     def metrics(self) -> dict[str, float]:
-        """Return "pruning/..." as of now; ratios are over the unpruned network trained on the same samples."""
+        """Return the current "pruning/..." metrics; ratios are relative to training unpruned on the same samples."""
         whole = {"author": self.dense.author_flops(), "physical": float(self.dense.flops)}
         passed = (1 + BACKWARD) * max(self.samples, 1)
         live = {f"live/{name}": float(count) for name, count in self.surgeon.live_counts().items()}
@@ -91,7 +91,7 @@ class Record:
         return {"events": self.events, "samples": self.samples, "training": self.training}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave, when the network has the widths of then."""
+        """Restore the state that `state_dict` returned, once the network has the same widths again."""
         self.events, self.samples = list(state["events"]), state["samples"]
         self.training = dict(state["training"])
         self.measure()

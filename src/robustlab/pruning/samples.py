@@ -1,4 +1,4 @@
-"""The images on which units are tested and removals are judged: training images without augmentation."""
+"""Serve the un-augmented training images on which units are tested and removals are judged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustlab.data.serving.served_views import TEST_VIEW
 
 
 class Samples:
-    """Training images in the test view, in batches of `batch_size`; of a number, always the same ones for a seed."""
+    """Training images in the test view, in batches of `batch_size`; for a given number, a fixed subset per seed."""
 
     def __init__(self, data: Data, runtime: Runtime, *, seed: int, batch_size: int) -> None:
         self.data, self.runtime, self.seed, self.batch_size = data, runtime, seed, batch_size

@@ -1,7 +1,7 @@
-"""How much each unit matters, by the criteria of the baselines: chance, size, loss gradient, gradient flow.
+"""Score units by the criteria of the baselines: random, magnitude, loss gradient, gradient flow.
 
-A gate is a factor 1 on the *pre-activation* of a unit; SNAP-S and CroP-S (authors' code of DemP) differentiate with
-respect to it. A unit of several activation modules (stage_shared) has one gate for all of them.
+A gate is a factor of 1 on the *pre-activation* of a unit, with respect to which SNAP-S and CroP-S (DemP's code)
+differentiate. A unit with several activation modules (stage_shared) has one gate for all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from robustlab.data.dataset import Batch
 from robustlab.models.units import Units
 
 Scores = dict[str, Tensor]
-"""float [current width] by name of the unit set; the lowest are removed first."""
+"""Unit set -> (current width,) float; the lowest scores are removed first."""
 
 NORMS = {"l1": 1, "l2": 2}
 NORMALIZERS = ("mean", "none")
@@ -30,7 +30,10 @@ Score = Callable[[nn.Module, Units, Iterable[Batch]], Scores]
 
 
 def random_scores(widths: Mapping[str, int], *, key: int) -> Scores:
-    """Return uniform draws of a key of `rng.fold`, float64 on the CPU; the lowest of them are a uniform sample."""
+    """Return uniform random scores, float64 on the CPU, so that the lowest ones are a uniform sample.
+
+    - key: random key, see `rng.fold`.
+    """
     return {
         name: torch.rand(width, dtype=torch.float64, generator=rng.generator(rng.fold(key, name)))
         for name, width in widths.items()
@@ -39,9 +42,9 @@ def random_scores(widths: Mapping[str, int], *, key: int) -> Scores:
 
 @torch.no_grad()
 def magnitude_scores(network: nn.Module, units: Units, *, norm: str = "l1") -> Scores:
-    """Return the norm of everything that writes a unit: incoming weights, bias, scale and offset of its norms.
+    """Return the norm of all parameters that produce a unit: incoming weights, bias, scale and offset of its norms.
 
-    norm: "l1" (sum of absolute values) or "l2" (of all of them as one vector).
+    - norm: "l1" (sum of absolute values) or "l2" (of the concatenated vector).
     """
     power = NORMS[norm]
     found: Scores = {}
@@ -55,10 +58,10 @@ def magnitude_scores(network: nn.Module, units: Units, *, norm: str = "l1") -> S
 
 @torch.no_grad()
 def normalised(scores: Scores, normalizer: str) -> Scores:
-    """Return scores over the mean of their set, or ("none") as they are; a set whose scores are all 0 keeps them.
+    """Return scores divided by the mean of their set, or unchanged ("none"); a set with all-zero scores is unchanged.
 
-    A norm of n weights drawn alike grows with n, so raw norms of layers of different fan-in cannot be compared: at the
-    start of training the lowest half of ResNet-18's L1 norms is all but one unit of 10 of its 17 sets.
+    The norm of n identically distributed weights grows with n, so raw norms of layers with different fan-in are not
+    comparable: at initialisation the lowest half of ResNet-18's L1 norms covers all but one unit in 10 of its 17 sets.
     """
     if normalizer == "none":
         return scores
@@ -67,7 +70,7 @@ def normalised(scores: Scores, normalizer: str) -> Scores:
 
 @torch.no_grad()
 def scale_scores(network: nn.Module, units: Units) -> Scores:
-    """Return |gamma| of each unit (Liu et al. 2017), the mean where several norms write it.
+    """Return |gamma| of each unit (Liu et al. 2017), averaged if several norms write it.
 
     Raises `ConfigError` for units without a normalisation scale.
     """
@@ -77,20 +80,20 @@ def scale_scores(network: nn.Module, units: Units) -> Scores:
         scales = [module.weight for module in modules if isinstance(module, _BatchNorm) and module.weight is not None]
         if not scales:
             raise ConfigError(
-                f"the units {one.name} have no normalisation scale, which network slimming ranks them by; prune a "
-                f"network with BatchNorm, or leave them out: method.surgery.exclude=[{one.name}]"
+                f"the units {one.name} have no normalisation scale, by which network slimming ranks units; prune a "
+                f"network with BatchNorm, or exclude them: method.surgery.exclude=[{one.name}]"
             )
         found[one.name] = torch.stack([scale.abs() for scale in scales]).mean(dim=0)
     return found
 
 
 def snap_scores(network: nn.Module, units: Units, batches: Iterable[Batch]) -> Scores:
-    """Return |sum over batches of dL/dg| (SNAP-S). L: mean cross-entropy of a batch, network in eval mode, float32."""
+    """Return |sum over batches of dL/dg| (SNAP-S), with L the mean cross-entropy of a batch in eval mode, float32."""
     return _summed(network, units, batches, _gradients)
 
 
 def crop_scores(network: nn.Module, units: Units, batches: Iterable[Batch]) -> Scores:
-    """Return |sum over batches of H g| (CroP-S): each batch's Hessian for the gates times its own gradient g."""
+    """Return |sum over batches of H g| (CroP-S), each batch's Hessian in the gates times its gradient g."""
     return _summed(network, units, batches, _hessian_gradient_products)
 
 
@@ -110,14 +113,14 @@ def _summed(
     batches: Iterable[Batch],
     derivative: Callable[[Tensor, list[Tensor]], tuple[Tensor, ...]],
 ) -> Scores:
-    """Return |sum over batches of derivative(loss, gates)|; the network stays as it was, without gradients."""
+    """Return |sum over batches of derivative(loss, gates)|; the network is left unchanged, without gradients."""
     # Fused attention kernels have no second derivative.
     attention = sdpa_kernel(SDPBackend.MATH) if derivative is _hessian_gradient_products else nullcontext()
     with evaluating(network), gates(network, units) as gate, attention, torch.enable_grad():
         total = [torch.zeros_like(value) for value in gate.values()]
         for batch in batches:
             assert batch.targets is not None
-            # The raw forward: a compiled one has neither these hooks nor a second derivative.
+            # The raw forward: a compiled one supports neither these hooks nor a second derivative.
             loss = F.cross_entropy(network.forward(batch.images), batch.targets)
             total = [sum_ + part for sum_, part in zip(total, derivative(loss, list(gate.values())), strict=True)]
     return {name: value.detach().abs() for name, value in zip(gate, total, strict=True)}
@@ -125,7 +128,7 @@ def _summed(
 
 @contextmanager
 def gates(network: nn.Module, units: Units) -> Iterator[dict[str, Tensor]]:
-    """Give every unit a gate of 1 for as long as the context lasts; yields float [current width] by name of the set."""
+    """Give every unit a gate of 1 inside the context; yield set -> (current width,) float."""
     found: dict[str, Tensor] = {}
     handles = []
     for one in units.sets:
@@ -133,7 +136,7 @@ def gates(network: nn.Module, units: Units) -> Iterator[dict[str, Tensor]]:
         weight = next(module.weight for module in modules if isinstance(module.weight, Tensor))
         gate = torch.ones(len(weight), dtype=weight.dtype, device=weight.device, requires_grad=True)
         found[one.name] = gate
-        # Channels are axis 1 of feature maps; tokens, which have them last, come from a linear layer.
+        # Channels are axis 1 of feature maps and the last axis of tokens, which come from a linear layer.
         last = any(isinstance(module, nn.Linear) for module in modules)
 
         def multiply(_: nn.Module, inputs: tuple[Tensor, ...], gate: Tensor = gate, last: bool = last):
@@ -150,7 +153,7 @@ def gates(network: nn.Module, units: Units) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put the network in eval mode for as long as the context lasts."""
+    """Put the network in eval mode inside the context."""
     training = network.training
     network.eval()
     try:
@@ -161,10 +164,10 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def refreshed_statistics(network: nn.Module, batches: Iterable[Batch]) -> Iterator[None]:
-    """Let BatchNorm's running statistics be the averages over `batches` for as long as the context lasts.
+    """Set BatchNorm's running statistics to the averages over `batches` inside the context, then restore them.
 
-    At initialisation they are (0, 1) instead, which may handicap scores taken in eval mode. Only BatchNorm is in train
-    mode during the passes. The statistics of before come back at the end.
+    At initialisation they are (0, 1), which may handicap scores computed in eval mode. Only BatchNorm is in train mode
+    during the passes.
     """
     norms = [one for one in network.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
     before = [({name: value.clone() for name, value in norm.named_buffers()}, norm.momentum) for norm in norms]

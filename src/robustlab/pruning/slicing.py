@@ -1,4 +1,4 @@
-"""Cutting tensors along their unit axes: parameters and buffers of modules, and the optimizer's state beside them."""
+"""Cut tensors along their unit axes: parameters and buffers of modules, together with the optimizer's state."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Cuts = Mapping[int, Tensor]
-"""Positions to keep, int64 [kept], by axis."""
+"""Axis -> positions to keep, (kept,) int64."""
 
 
 def sliced(tensor: Tensor, cuts: Cuts) -> Tensor:
-    """Return a detached copy that keeps the given positions of each axis, in the memory format of `tensor`."""
+    """Return a detached copy with only the given positions of each axis, in the memory format of `tensor`."""
     kept = tensor.detach()
     for axis, positions in cuts.items():
         kept = kept.index_select(axis, positions.to(kept.device))
@@ -23,7 +23,7 @@ def sliced(tensor: Tensor, cuts: Cuts) -> Tensor:
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
-    # By strides: is_contiguous() says yes to both formats where the kernel is 1x1, and convolutions look at strides.
+    # By strides: for 1x1 kernels is_contiguous() is true for both formats, but convolutions look at strides.
     return tensor.dim() == 4 and tensor.stride(1) == 1 and tensor.stride(3) == tensor.shape[1]
 
 
@@ -33,10 +33,10 @@ def expanded(positions: Tensor, columns: int) -> Tensor:
 
 
 def cut_module(module: nn.Module, cuts: Mapping[str, Cuts], optimizer: torch.optim.Optimizer | None) -> None:
-    """Cut the named tensors of a convolution, linear layer or BatchNorm, and the sizes that the module states.
+    """Cut the named tensors of a convolution, linear layer or BatchNorm, and update the module's size attributes.
 
-    A cut parameter becomes a new `nn.Parameter`: cutting `data` in place fails in the next backward wherever an older
-    graph still holds the parameter. The optimizer is pointed to the new one and its state is cut alike.
+    A cut parameter becomes a new `nn.Parameter`, because cutting `data` in place breaks the next backward if an older
+    graph still refers to the parameter. The optimizer gets the new parameter, and its state is cut in the same way.
     """
     for name, wanted in cuts.items():
         old = getattr(module, name)
@@ -59,7 +59,7 @@ def cut_module(module: nn.Module, cuts: Mapping[str, Cuts], optimizer: torch.opt
 
 
 def _replace(optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter, cuts: Cuts) -> None:
-    for group in optimizer.param_groups:  # the same lists stay, which schedulers hold
+    for group in optimizer.param_groups:  # keep the same lists, to which schedulers hold references
         for place, parameter in enumerate(group["params"]):
             if parameter is old:
                 group["params"][place] = new

@@ -1,4 +1,4 @@
-"""Strengths that change over a run, for the penalty and the noise of DemP: functions of the update alone."""
+"""Schedules of the strength of DemP's penalty and noise, as functions of the update."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from robustlab.core.errors import ConfigError
 KINDS = ("one_cycle", "constant", "cosine", "warmup", "step")
 WARMUP_START = 1e-6
 RISE = 0.3
-"""Share of the span in which `one_cycle` rises."""
+"""Share of the span during which `one_cycle` rises."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A strength as a function of the update t = 0, 1, ..., with peak v and span S (DemP, code; optax's one-cycle).
+    """A strength as a function of the update t = 0, 1, ..., with peak v and span S (DemP's code; optax's one-cycle).
 
-    kind: "one_cycle" rises from v / 25 to v over the first 30 % of S and falls to v / 250,000, both along half a
-    cosine, and stays there; it is never 0. "constant" is v throughout: the span has no effect on it. "cosine" falls
-    from v to 0. "warmup" rises linearly from 1e-6 to v and stays. "step" divides v by 10 after each of `parts` - 1
-    equal parts of S and keeps the last value. span: S, in updates. hard_off: exactly 0 from update S on, whatever the
-    kind.
+    - kind: "one_cycle" rises from v / 25 to v over the first 30 % of S, then falls to v / 250,000, both along half a
+      cosine, and stays there; it is never 0. "constant" is v throughout, regardless of the span. "cosine" falls from v
+      to 0. "warmup" rises linearly from 1e-6 to v and stays there. "step" divides v by 10 after each of `parts` - 1
+      equal parts of S and keeps the last value.
+    - span: S, in updates.
+    - hard_off: exactly 0 from update S on, for every kind.
     """
 
     kind: str
@@ -56,14 +57,14 @@ class Schedule:
 
 
 def _mix(start: float, end: float, share: float) -> float:
-    """Return what lies at `share` of the way along half a cosine."""
+    """Return the value at a fraction `share` of half a cosine from `start` to `end`."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
 def span_in_updates(span: float, total: int, *, key: str) -> int:
-    """Return a span in updates: up to 1 a share of the `total` updates of the run, above 1 a number of updates.
+    """Convert a span to updates: up to 1 it is a share of the run's `total` updates, above 1 a number of updates.
 
-    Raises `ConfigError`, naming the setting `method.<key>`, for a span that is neither.
+    Raises `ConfigError` that names the setting `method.<key>` for any other span.
     """
     if span <= 0 or (span > 1 and span != int(span)):
         raise ConfigError(f"method.{key} is {span}; give a share of the run in (0, 1], or a whole number of updates")

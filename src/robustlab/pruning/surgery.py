@@ -1,4 +1,4 @@
-"""`Surgeon`: takes units out of a network, its copies and its optimizer, and knows which original units are left."""
+"""`Surgeon`: removes units from a network, its copies and its optimizer, and tracks which original units are left."""
 
 from __future__ import annotations
 
@@ -20,27 +20,30 @@ WRITTEN = ("weight", "bias", "running_mean", "running_var")
 
 
 class Surgeon:
-    """Removes units for good (DemP, section 4): what is left computes what the whole network did without them.
+    """Removes units permanently (DemP, section 4): the smaller network computes the same function as without them.
 
-    For every set that loses units, these are cut with the same positions:
+    For every set that loses units, the same positions are cut from:
 
-    * of its writers, axis 0 of weight and bias, and of a BatchNorm running mean and variance, too
+    - its writers: axis 0 of weight and bias, and of a BatchNorm also running mean and variance
       (`num_batches_tracked` stays);
-    * of its readers, axis 1 of the weight, `Reader.columns` columns a unit;
-    * of the optimizer, each state tensor that has the parameter's shape (momentum, both moments and their maxima;
-      scalars such as the step stay), and gradients, where there are any. Cut parameters are new objects in the old
-      places of `param_groups`, so schedulers go on, but whoever else keeps parameters must fetch them again;
-    * the same tensors of `copies` (moving averages of the weights);
-    * what modules say of themselves: `num_features`, `in_channels`, `out_features` ..., `TwoHeads.feature_dim`;
-    * skips: `Selector` modules between sets are connected anew.
+    - its readers: axis 1 of the weight, `Reader.columns` columns per unit;
+    - the optimizer: every state tensor of the parameter's shape (momentum, both moments and their maxima; scalars such
+      as the step count stay), and gradients if there are any. Cut parameters are new objects in their old positions of
+      `param_groups`, so schedulers keep working, but other holders of parameters must fetch them again;
+    - the same tensors of `copies` (moving averages of the weights);
+    - size attributes of modules: `num_features`, `in_channels`, `out_features` ..., `TwoHeads.feature_dim`;
+    - skips: `Selector` modules between sets are reconnected.
 
     A set never becomes narrower than `min_width` (layers of width 0 do not work), and its width is rounded up to a
-    multiple of `round_to` (tensor cores want 8). Units that stay for that reason alone are `idle`: they count as dead.
-    Sets named in `exclude` are left whole.
+    multiple of `round_to` (tensor cores prefer 8). Units that remain only for this reason are `idle`: they count as
+    dead. Sets named in `exclude` are never pruned.
 
-    units: of the unpruned `network`, in the residual mode to prune (`Units.in_mode`). original: widths of the sets
-    before any removal. live: int64 [width], on the CPU: the original indices physically present, ascending. idle:
-    bool [width], on the CPU. Raises `ConfigError` for units that cannot be cut and for unknown names in `exclude`.
+    - units: units of the unpruned `network`, in the residual mode to prune (`Units.in_mode`).
+    - original: widths of the sets before any removal.
+    - live: set -> original indices of the units physically present, (width,) int64 on the CPU, ascending.
+    - idle: set -> (width,) bool on the CPU.
+
+    Raises `ConfigError` for units that cannot be cut and for unknown names in `exclude`.
     """
 
     def __init__(
@@ -65,11 +68,11 @@ class Surgeon:
 
     @property
     def removed(self) -> int:
-        """Units that are physically gone."""
+        """Number of units that have been physically removed."""
         return sum(width - len(self.live[name]) for name, width in self.original.items())
 
     def live_counts(self) -> dict[str, int]:
-        """Return how many units of each set count as live: present and not idle."""
+        """Return the number of live units in each set: present and not idle."""
         return {name: int((~idle).sum()) for name, idle in self.idle.items()}
 
     def neuron_sparsity(self) -> float:
@@ -81,21 +84,22 @@ class Surgeon:
         return {name: 1 - live / self.original[name] for name, live in self.live_counts().items()}
 
     def is_news(self, dead: Mapping[str, Tensor]) -> bool:
-        """Return whether `dead`, bool [current width] by name of set, differs from what is idle already."""
+        """Return whether `dead` (set -> (current width,) bool) contains anything that is not already idle."""
         there = {name: mask for name, mask in dead.items() if name not in self.exclude}
         return any(not torch.equal(mask.cpu(), self.idle[name]) for name, mask in there.items())
 
     def remove(self, dead: Mapping[str, Tensor], *, constants: Mapping[str, Tensor] | None = None) -> int:
-        """Remove units; return how many are physically gone that were not before.
+        """Remove units and return the number physically removed by this call.
 
-        dead: bool [current width] by name of set, the same on all ranks; sets left out keep what they have. A unit
-        idle so far that is not dead now counts as live again. Where more dead units must stay than `min_width` and
-        `round_to` ask for, those that were not idle before stay first, as they died last, then the lowest.
-        constants: float [current width] by name of set: what each unit puts out on all inputs. For units removed it is
-        folded into what reads them: added to the reader's bias, or where it has none, taken from the running mean of
-        the BatchNorm after it (DemP, section 4.6). This is exact for linear and 1x1 readers; for larger kernels not at
-        zero-padded borders. It is left out, and the function changes, where a reader has neither bias nor BatchNorm,
-        and along a skip, which has nothing to fold into.
+        An idle unit that is no longer dead counts as live again. If some dead units must remain because of `min_width`
+        and `round_to`, those that died most recently (were not idle before) remain first, then the lowest indices.
+
+        - dead: set -> (current width,) bool, the same on all ranks; sets not listed keep their units.
+        - constants: set -> output of each unit for all inputs, (current width,) float. For removed units it is folded
+          into their readers: added to a reader's bias or, if it has none, subtracted from the running mean of the
+          BatchNorm after it (DemP, section 4.6). This is exact for linear and 1x1 readers, but not at zero-padded
+          borders of larger kernels. Nothing is folded, and the function changes, if a reader has neither bias nor
+          BatchNorm, and along skips.
         """
         keep: dict[str, Tensor] = {}
         for name, mask in dead.items():
@@ -116,13 +120,13 @@ class Surgeon:
         return self.removed - before
 
     def state_dict(self) -> dict[str, Any]:
-        """Return which units are there: {"live": int64 tensors by set, "idle": bool tensors by set}."""
+        """Return the units that are present: {"live": set -> int64 tensor, "idle": set -> bool tensor}."""
         return {"live": dict(self.live), "idle": dict(self.idle)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Cut network, copies and optimizer to the units of `state`; their tensors are to be loaded afterwards.
+        """Cut network, copies and optimizer to the units in `state`; load their tensors afterwards.
 
-        Raises `ConfigError` where the network has other sets, or has lost units that `state` has.
+        Raises `ConfigError` if the network has other sets, or has lost units that `state` has.
         """
         live = state["live"]
         fits = live.keys() == self.live.keys()
@@ -135,11 +139,11 @@ class Surgeon:
         self.idle = dict(state["idle"])
 
     def check_optimizer(self) -> None:
-        """Raise `ConfigError` where the optimizer's state cannot be cut; it has state after its first step only."""
+        """Raise `ConfigError` if the optimizer's state cannot be cut; there is no state before the first update."""
         self._check_state(self.original.keys() - self.exclude)
 
     def _kept(self, dead: Tensor, idle: Tensor) -> Tensor:
-        """Return bool [width]: the live units, and the dead ones that fill up to the least width allowed."""
+        """Return the units to keep, (width,) bool: live units, plus dead ones up to the minimum width."""
         wanted = max(int((~dead).sum()), self.min_width)
         wanted = min(-(-wanted // self.round_to) * self.round_to, len(dead))
         order = (2 * dead.int() + (dead & idle).int()).argsort(stable=True)  # live, newly dead, long dead
@@ -148,7 +152,7 @@ class Surgeon:
         return kept
 
     def _cut(self, keep: Mapping[str, Tensor]) -> None:
-        """Cut all tensors down to the given positions of each set, every tensor once; `idle` is the caller's to set."""
+        """Cut every tensor once to the given positions of each set; the caller must set `idle`."""
         keep = {name: kept for name, kept in keep.items() if len(kept) < len(self.live[name])}
         if not keep:
             return
@@ -190,7 +194,7 @@ class Surgeon:
             for reader in self.units[name].readers:
                 module = network.get_submodule(reader.module)
                 assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-                weight = module.weight.unsqueeze(2).flatten(2).sum(2)  # over the kernel, of which a linear layer has 1
+                weight = module.weight.unsqueeze(2).flatten(2).sum(2)  # sum over the kernel; 1 for a linear layer
                 columns = expanded(positions, reader.columns).to(weight.device)
                 shift = weight[:, columns] @ values.to(weight)[positions].repeat_interleave(reader.columns)
                 norm = self._norm_after.get(reader.module)
@@ -198,7 +202,7 @@ class Surgeon:
                     module.bias.add_(shift)
                 elif norm is not None:
                     mean = network.get_submodule(norm).running_mean
-                    if isinstance(mean, Tensor):  # without one, the mean of each batch takes the constant away
+                    if isinstance(mean, Tensor):  # without one, each batch's mean removes the constant
                         mean -= shift
 
     def _check_state(self, names: Iterable[str]) -> None:
@@ -209,10 +213,10 @@ class Surgeon:
 
 
 def _norms_after(network: nn.Module, units: Units) -> dict[str, str]:
-    """Return for each convolution or linear layer that writes units the BatchNorm that its output goes into.
+    """Return path of each convolution or linear layer that writes units -> path of the BatchNorm that follows it.
 
-    It is the next BatchNorm among the set's writers, which are in forward order. Residual modes leave sets out, so the
-    network is asked for all that it has.
+    This is the next BatchNorm among the set's writers, which are in forward order. Residual modes omit sets, so all of
+    the network's sets are used here.
     """
     declare = getattr(network, "units", None)
     declared = declare() if callable(declare) else units

@@ -1,4 +1,4 @@
-"""How units are removed: the node `method.surgery`."""
+"""Settings of the removal of units, the node `method.surgery`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from robustlab.models.units import RESIDUAL_MODES
 
 @dataclass(frozen=True)
 class SurgerySettings:
-    """Removal of units. enabled: false counts dead units and removes none.
+    """Removal of units.
 
-    every, start: dead units go at updates that are a multiple of `every`, from update `start` on, and after the last
-    epoch. residual: how blocks' outputs are pruned: "per_block" (each by itself, skips select), "stage_shared" (only
-    where dead all along a stage), "inner_only" (not at all). min_width: units of a set that always stay. round_to:
-    widths stay multiples of it. fold_constants: units with a constant output other than 0 go, too, and leave it in the
-    biases of what reads them (death.eps is the variation allowed). exclude: names of sets left whole.
+    - enabled: false counts dead units without removing them.
+    - every, start: remove dead units at updates that are multiples of `every`, from update `start` on, and after the
+      last epoch.
+    - residual: how block outputs are pruned: "per_block" (independently, with selecting skips), "stage_shared" (only
+      units that are dead throughout a stage), "inner_only" (not at all).
+    - min_width: minimum number of units per set.
+    - round_to: widths stay multiples of this.
+    - fold_constants: also remove units with a constant non-zero output and fold it into the biases of their readers
+      (death.eps is the tolerance).
+    - exclude: names of sets that are never pruned.
     """
 
     enabled: bool = True

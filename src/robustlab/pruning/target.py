@@ -1,4 +1,4 @@
-"""How much a method that prunes once removes (the node `method.target`), and which units that means."""
+"""The amount that a one-shot method prunes (the node `method.target`), and the units that this selects."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ DEFAULT = 0.5
 
 @dataclass(frozen=True)
 class TargetSettings:
-    """The share of the network to remove, in [0, 1), by exactly one of three measures; none given: half of the neurons.
+    """The share of the network to remove, in [0, 1), by exactly one of three measures; default: half of the neurons.
 
-    neurons: units that are gone or dead, of all. flops: floating-point operations of one image's forward pass that are
-    saved, as `cost.forward_flops` counts them. parameters: trainable parameters that are gone.
+    - neurons: share of units that are removed or dead.
+    - flops: share of FLOPs saved in one image's forward pass, as counted by `cost.forward_flops`.
+    - parameters: share of trainable parameters removed.
     """
 
     neurons: float | None = None
@@ -38,7 +39,7 @@ class TargetSettings:
 
     @property
     def measure(self) -> str:
-        """What the share is taken of: "neurons", "flops" or "parameters"."""
+        """The measure that the share refers to: "neurons", "flops" or "parameters"."""
         return next((name for name in MEASURES if getattr(self, name) is not None), MEASURES[0])
 
     @property
@@ -49,7 +50,7 @@ class TargetSettings:
 
 
 def saved_by(cost: Cost, measure: str) -> Saved:
-    """Return the share of FLOPs or parameters that is saved, as a function of the widths of the sets."""
+    """Return a function from the widths of the sets to the share of FLOPs or parameters saved."""
     count, whole = {
         "flops": (cost.flops_at, cost.flops),
         "parameters": (cost.parameters_at, cost.parameters),
@@ -58,10 +59,12 @@ def saved_by(cost: Cost, measure: str) -> Saved:
 
 
 def units_to_remove(ranking: Ranking, measure: str, share: float, cost: Cost) -> dict[str, Tensor]:
-    """Return the units, bool [current width] by set, whose removal brings what is removed nearest to `share`.
+    """Return the units whose removal comes closest to the target: set -> (current width,) bool.
 
-    measure, share: see `TargetSettings`; units, FLOPs or parameters that are gone already count. The result is off by
-    at most what a single unit weighs (half of it where units go one by one); `min_width` and `round_to` can leave more.
+    The result is off by at most the weight of a single unit (half of it if units are removed one by one), unless
+    `min_width` and `round_to` force more units to remain.
+
+    - measure, share: see `TargetSettings`; whatever is already removed counts.
     """
     if measure == "neurons":
         return ranking.chosen(removed_at(share, ranking.total))
@@ -80,6 +83,7 @@ def check_target(target: TargetSettings, cost: Cost, scored: Sequence[str], *, m
     most = saved_by(cost, target.measure)(least)
     if target.share > most:
         raise ConfigError(
-            f"method.target.{target.measure}={target.share}: with every layer at its least width, {most:.3f} of the "
-            f"{target.measure} are gone; lower it, or method.surgery.min_width={min_width}, or exclude fewer sets"
+            f"method.target.{target.measure}={target.share}: even with every layer at its minimum width, only "
+            f"{most:.3f} of the {target.measure} are removed; lower it or method.surgery.min_width={min_width}, or "
+            "exclude fewer sets"
         )

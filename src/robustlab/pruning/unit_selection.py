@@ -1,4 +1,4 @@
-"""Which units to remove for a target: the lowest scores over the whole network or layer by layer, in rounds."""
+"""Select the units to remove for a target: the lowest scores over the whole network or per layer, in rounds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from robustlab.core.errors import ConfigError, NumericalError
 SCOPES = ("global", "per_layer")
 
 Saved = Callable[[Mapping[str, int]], float]
-"""The share of a network's cost that is saved when its sets have the given widths, by name."""
+"""Set -> width, to the share of the network's cost that is saved."""
 
 
 def cumulative_targets(target: float, *, start: float = 0.5, steps: int = 1) -> list[float]:
-    """Return the share removed after each round of scoring and removal (CroP-it; the authors' iterated scoring).
+    """Return the cumulative share removed after each round of scoring (CroP-it; the authors' iterated scoring).
 
-    A single round if `steps` is 1 or the target does not exceed `start`; else `steps` + 2 rounds:
+    A single round if `steps` is 1 or the target does not exceed `start`, else `steps` + 2 rounds:
     target - (target - start) * 0.5^i for i = 0 ... steps, then the target.
     """
     if steps == 1 or target <= start:
@@ -27,24 +27,28 @@ def cumulative_targets(target: float, *, start: float = 0.5, steps: int = 1) -> 
 
 
 def removed_at(target: float, total: int) -> int:
-    """Return how many of `total` units a neuron sparsity means, to the nearest unit."""
+    """Return how many of `total` units a neuron sparsity corresponds to, rounded to the nearest unit."""
     return int(target * total + 0.5)
 
 
 def width_left(live: int, width: int, *, min_width: int, round_to: int) -> int:
-    """Return how many of `width` units stay when `live` of them are alive: see `Surgeon` for the two limits."""
+    """Return how many of `width` units remain if `live` of them are live; see `Surgeon` for the two limits."""
     return min(-(-max(live, min_width) // round_to) * round_to, width)
 
 
 class Ranking:
-    """The units of a network in the order in which they go, the lowest score first.
+    """The units of a network in order of removal, lowest score first.
 
-    scores: float [current width] by set. original: units of every set of the unpruned network, those without scores
-    included. idle: bool [current width], units that are there but count as dead. scope: "global" ranks all units
-    together; "per_layer" takes the same share of every set, the leftovers of rounding going to the sets that lost most
-    by it. At least `min_width` units of a set stay, and with `round_to` a multiple of it. Units of equal score go in
-    the order of their channels, from all sets at the same rate: a score that tells nothing removes no set before the
-    others. Raises `NumericalError` for scores that are not finite.
+    At least `min_width` units of a set remain, and their number is a multiple of `round_to`. Units with equal scores
+    are removed in channel order, from all sets at the same rate, so that an uninformative score favours no set.
+
+    - scores: set -> (current width,) float.
+    - original: set -> number of units in the unpruned network, including sets without scores.
+    - idle: set -> (current width,) bool, units that are present but count as dead.
+    - scope: "global" ranks all units together; "per_layer" removes the same share of every set, with rounding
+      remainders assigned by largest remainder.
+
+    Raises `NumericalError` for scores that are not finite.
     """
 
     def __init__(
@@ -68,18 +72,18 @@ class Ranking:
 
     @property
     def gone(self) -> int:
-        """Units of the sets with scores that are gone or dead already."""
+        """Number of units in scored sets that are already removed or dead."""
         return sum(self.original[name] - len(live) for name, live in self.order.items())
 
     @property
     def most(self) -> int:
-        """Units that can be gone at most."""
+        """Maximum number of units that can be removed."""
         return self.gone + sum(max(len(live) - self.min_width, 0) for live in self.order.values())
 
     def chosen(self, goal: int) -> dict[str, Tensor]:
-        """Return the units to remove, bool [current width] by set with scores, so that `goal` of all are gone or dead.
+        """Return the units to remove so that `goal` units in total are removed or dead: set -> (current width,) bool.
 
-        Units that count as dead already are among them. `round_to` leaves more units than the goal asks for.
+        This includes units that already count as dead. With `round_to`, more units than intended may remain.
         """
         if self.scope == "global":
             counts = self._global_counts(goal - self.gone)
@@ -95,7 +99,7 @@ class Ranking:
         return chosen
 
     def widths(self, chosen: Mapping[str, Tensor]) -> dict[str, int]:
-        """Return how many units each set has once `chosen` are removed."""
+        """Return the number of units in each set after `chosen` are removed."""
         found = {name: len(idle) for name, idle in self.idle.items()}
         for name, mask in chosen.items():
             live = int((~mask).sum())
@@ -103,12 +107,12 @@ class Ranking:
         return found
 
     def for_cost(self, share: float, saved: Saved) -> dict[str, Tensor]:
-        """Return the units to remove so that `saved` is nearest to `share`, by bisection over their number."""
+        """Return the units to remove so that `saved` is closest to `share`, by bisection over their number."""
 
         def at(goal: int) -> float:
             return saved(self.widths(self.chosen(goal)))
 
-        low, high = self.gone, self.most  # the least goal that saves `share` is above low, or is it, and at most high
+        low, high = self.gone, self.most  # the smallest goal that saves `share` is in [low, high]
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if at(middle) >= share else (middle + 1, high)
@@ -116,7 +120,7 @@ class Ranking:
         return self.chosen(nearest)
 
     def _global_counts(self, remove: int) -> dict[str, int]:
-        """Return how many units each set loses if the lowest of all go, the best `min_width` of each set aside."""
+        """Return how many units each set loses if the lowest overall are removed, sparing `min_width` per set."""
         best = {name: max(len(live) - self.min_width, 0) for name, live in self.order.items()}
         candidates = {name: live[: best[name]] for name, live in self.order.items()}
         pooled = torch.cat([self.values[name][index] for name, index in candidates.items()])

@@ -1,4 +1,4 @@
-"""Gaussian noise on the update, after the optimizer: it moves live units across the border to death."""
+"""Gaussian noise added after each update, which pushes live units towards death."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from robustlab.pruning.strength_schedule import Schedule, span_in_updates
 
 MASKS = ("live", "all", "dead")
 LIVE_GRADIENT = 1e-8
-"""Least |gradient| of a parameter that counts as live (the authors' code)."""
+"""Minimum |gradient| of a parameter that counts as live (the authors' code)."""
 LEAST_STD = 1e-9
 """Below this standard deviation no noise is drawn."""
 
 
 @dataclass(frozen=True)
 class NoiseSettings:
-    """Noise on every parameter (DemP, section 2.4). It is not multiplied by the learning rate.
+    """Noise on every parameter (DemP, section 2.4), not multiplied by the learning rate.
 
-    std: its standard deviation at the peak; 0 = none. mask: "live" moves the entries whose task gradient is not 0 (the
-    paper's text); "all" moves all (what the newest code of the authors does); "dead" only those with gradient 0, which
-    revives units. schedule, span: see `Schedule`; null = those of the penalty. seed: null = the run's seed.
+    - std: standard deviation at the peak; 0 turns noise off.
+    - mask: "live" moves the entries with a non-zero task gradient (the paper's text); "all" moves all entries (the
+      authors' latest code); "dead" moves only entries with zero gradient, which revives units.
+    - schedule, span: see `Schedule`; null for the penalty's.
+    - seed: null for the run's seed.
     """
 
     std: float = 5e-5
@@ -46,7 +48,11 @@ class NoiseSettings:
                 )
 
     def strength(self, penalty: Schedule, total: int) -> Schedule:
-        """Return sigma as a function of the update, where the penalty's strength is `penalty`."""
+        """Return sigma as a function of the update.
+
+        - penalty: schedule of the penalty's strength.
+        - total: number of updates in the run.
+        """
         span = penalty.span if self.span is None else span_in_updates(self.span, total, key="noise.span")
         return Schedule(self.schedule or penalty.kind, self.std, span, penalty.hard_off, penalty.parts)
 
@@ -54,14 +60,14 @@ class NoiseSettings:
 class UpdateNoise:
     """Draws the noise of one update for all parameters of a network at once, in one flat buffer.
 
-    What update t draws is a function of (seed, t) and of the parameters' shapes and memory formats. Make a new one when
-    the network has other parameters.
+    The noise of update t is a function of (seed, t) and of the parameters' shapes and memory formats. Make a new object
+    when the network's parameters change.
     """
 
     def __init__(self, network: nn.Module, *, mask: str, seed: int) -> None:
         self.mask, self.seed = mask, seed
         self.parameters = [one for one in network.parameters() if one.requires_grad]
-        # The penalty moves gamma in dead units, too, so gamma goes by the gradient of its beta.
+        # The penalty also moves gamma in dead units, so the mask of gamma is that of its beta.
         pairs = [(norm.weight, getattr(norm, "bias", None)) for norm in norms(network)]
         offsets = {id(scale): offset for scale, offset in pairs if isinstance(offset, nn.Parameter)}
         self._witnesses = [offsets.get(id(one), one) for one in self.parameters]
@@ -70,7 +76,7 @@ class UpdateNoise:
 
     @torch.no_grad()
     def look(self) -> None:
-        """Note from the gradients, which must be those of the task alone, what the mask lets through."""
+        """Record the mask from the gradients, which must be the task's only."""
         if self.mask == "all":
             return
         gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in self._witnesses]
@@ -79,13 +85,13 @@ class UpdateNoise:
 
     @torch.no_grad()
     def add(self, t: int, std: float) -> None:
-        """Add noise of standard deviation `std` to the parameters, where the mask that `look` took lets it."""
+        """Add noise with standard deviation `std` to the parameters where the mask recorded by `look` allows it."""
         device = self.parameters[0].device
         generator = rng.generator(rng.fold(self.seed, "update noise", t), device)
         sizes = [one.numel() for one in self.parameters]
         noise = torch.randn(sum(sizes), generator=generator, device=device)
         if self.mask != "all":
-            assert self._live is not None, "look() comes before add()"
+            assert self._live is not None, "call look() before add()"
             noise *= self._live
         parts: list[Tensor] = []
         for part, one, order in zip(noise.split(sizes), self.parameters, self._orders, strict=True):
@@ -96,7 +102,7 @@ class UpdateNoise:
 
 
 def _memory_order(tensor: Tensor) -> tuple[int, ...]:
-    """Return the axes in the order in which they lie in memory, so that adding needs no copy."""
+    """Return the axes in memory order, so that adding needs no copy."""
     if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
         return (0, 2, 3, 1)
     return tuple(range(tensor.dim()))

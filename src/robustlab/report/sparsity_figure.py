@@ -23,14 +23,14 @@ SPARSITIES = {
     "weight": ("pruning/weight_sparsity", "weight sparsity, %"),
     "flops": ("pruning/flops_ratio_physical", "FLOPs of a prediction saved, %"),
 }
-"""What accuracy can be drawn against: the metric, and how its axis is labelled."""
+"""Sparsity measures to draw accuracy against -> metric and axis label."""
 KNOBS = ("method.reg.peak", "method.target.neurons", "method.target.flops", "method.target.parameters")
 """Settings that say how much is removed: a line is a sweep over them."""
 
 
 @dataclass
 class Line:
-    """Groups of runs of one method that differ in nothing but how much they remove."""
+    """Groups of runs of one method that differ only in how much they remove."""
 
     method: str
     rest: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Line:
 
     @property
     def label(self) -> str:
-        """The method in words, with what sets it apart from another line of the method."""
+        """The method's display name, and what distinguishes this line from others of the same method."""
         return METHOD_NAMES.get(self.method, self.method) + (f" ({self.suffix})" if self.suffix else "")
 
 
@@ -51,11 +51,14 @@ def accuracy_against_sparsity(
 
 
 def sparsity_figure(groups: Sequence[Group], *, sparsity: str = "neuron", metric: str = "test/accuracy") -> Figure:
-    """Return a picture of accuracy at the last epoch against sparsity, one panel per data set, noise and model.
+    """Return a figure of accuracy at the last epoch against sparsity, one panel per data set, noise and model.
 
-    A point is a group of seeds: its mean in both directions, bars from the least to the largest. A line joins the
-    groups of a method that differ in nothing but `KNOBS`, and looks the same in all panels. Dense training is a
-    horizontal line. sparsity: "neuron", "weight" or "flops". Raises `ConfigError` if no run has a sparsity.
+    A point is a group of seeds: the mean in both directions, with bars from minimum to maximum. A line joins the groups
+    of a method that differ only in `KNOBS`, and looks the same in all panels. Dense training is a horizontal line.
+
+    - sparsity: "neuron", "weight" or "flops".
+
+    Raises `ConfigError` if no run has a sparsity.
     """
     if sparsity not in SPARSITIES:
         raise ConfigError(f"sparsity is {sparsity!r}; it must be one of {', '.join(SPARSITIES)}")
@@ -90,7 +93,7 @@ def sparsity_figure(groups: Sequence[Group], *, sparsity: str = "neuron", metric
 
 
 def lines_of(groups: Sequence[Group]) -> list[Line]:
-    """Return the lines that the groups of one panel make; dense ones come last."""
+    """Return the lines formed by the groups of one panel; dense ones come last."""
     lines: dict[tuple[str, str], Line] = {}
     for group in groups:
         settings = flat_settings(read_config(next(iter(group.runs.values())).folder))
@@ -108,14 +111,14 @@ def lines_of(groups: Sequence[Group]) -> list[Line]:
 
 def _values(group: Group, x_name: str, y_name: str) -> list[tuple[float, float]]:
     pairs = [(run.value(x_name, "last"), run.value(y_name, "last")) for run in group.runs.values()]
-    left = x_name.endswith("_physical")  # a share that is left, where the others are shares that are gone
+    left = x_name.endswith("_physical")  # a remaining share, unlike the others, which are removed shares
     return [(1 - x if left else x, y) for x, y in pairs if x is not None and y is not None]
 
 
 def _draw(axis: Any, line: Line, x_name: str, y_name: str, scale: float, number: int) -> Any:
     """Draw one line: points with bars, or for a dense method its mean as a horizontal line in a band.
 
-    Returns what the legend shows; None where no run has the numbers.
+    Return its legend handle; None if no run has the values.
     """
     if line.method in DENSE:
         accuracies = [

@@ -54,7 +54,7 @@ def test_the_run_has_the_schedule_and_says_so(capsys):
     assert [(stage.name, stage.epochs) for stage in method.stages()] == [("warmup", 13), ("ssl", 27)]
     said = " ".join(capsys.readouterr().err.split())
     assert "13 warm-up epochs on all labels (130 updates per network, then 270)" in said
-    assert "delta 98 epochs, lambda_u 0.285, MixUp's alpha 0.038, 1.0 % strong views" in said
+    assert "delta 98 epochs, lambda_u 0.285, MixUp alpha 0.038, 1.0 % strong views" in said
     assert method.step.lambda_u(13) == 0
     assert method.step.lambda_u(29) == pytest.approx(30 * 270 / 28420)
     assert [method.step.gamma(age) for age in (13, 39)] == [0.6, 0.6]
