@@ -221,6 +221,6 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(saved, monkeypa
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tensor_files, "_read", refuse)
-    with pytest.raises(RunFolderError, match="mend its permissions"):
+    with pytest.raises(RunFolderError, match="fix its permissions"):
         saved.load()
     assert saved.last.exists()

@@ -16,12 +16,12 @@ from robustlab.core.files import patiently, write_whole
 
 
 def write_atomically(path: Path, state: Mapping[str, Any]) -> None:
-    """Save tensors and plain types, whole or not at all. Raises RunFolderError."""
+    """Save tensors and plain types atomically. Raises RunFolderError."""
 
     def write(file: IO[bytes]) -> None:
         try:
             torch.save(dict(state), file)
-        except RuntimeError as error:  # torch's words for a write that failed; why it failed stands behind it
+        except RuntimeError as error:  # torch's error for a failed write; its context holds the reason
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
             raise
@@ -30,7 +30,7 @@ def write_atomically(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def tensor_bytes(value: Any) -> int:
-    """Return the bytes of all tensors in nested plain types: what a file of them takes, but for some kB."""
+    """Return the bytes of all tensors in nested plain types: the size of their file, give or take a few kB."""
     if isinstance(value, torch.Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, Mapping):
@@ -39,25 +39,26 @@ def tensor_bytes(value: Any) -> int:
 
 
 class DamagedError(RunFolderError):
-    """A file of tensors that is not whole, or holds more than tensors and plain types."""
+    """A file of tensors that is damaged, or holds anything but tensors and plain types."""
 
 
 def read_tensors(path: Path) -> Any:
-    """Load tensors and plain types onto the CPU. Raises DamagedError if the file is damaged or holds anything else,
-    RunFolderError if it may not be read.
+    """Load tensors and plain types onto the CPU.
 
-    torch.load itself does not notice flipped bytes, so the CRC-32 of every record, which torch.save wrote, is verified.
+    torch.load does not notice flipped bytes, so the CRC-32 that torch.save wrote for every record is verified first.
+
+    Raises DamagedError if the file is damaged or holds anything else, RunFolderError if it may not be read.
     """
     try:
         return patiently(lambda: _read(path))
     except PermissionError as error:
-        raise RunFolderError(f"{path} cannot be read ({error.strerror}); mend its permissions") from error
+        raise RunFolderError(f"{path} cannot be read ({error.strerror}); fix its permissions") from error
     except pickle.UnpicklingError as error:
         # torch's own message advises to load without restrictions, which is not to be passed on
         name = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"{name[1]} was refused: only tensors and plain types are loaded" if name else "no tensors and numbers"
+        reason = f"{name[1]} was refused: only tensors and plain types are loaded" if name else "not tensors or numbers"
         raise DamagedError(f"checkpoint {path} cannot be read ({reason})") from error
-    except Exception as error:  # damage reaches the parsers of zip and pickle in every form there is
+    except Exception as error:  # damage can make the zip and pickle parsers raise anything
         said = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise DamagedError(f"checkpoint {path} cannot be read ({said})") from error
 

@@ -46,9 +46,9 @@ class Memorisation(Diagnostic):
 
 
 def wrong_labels(data: Data, *, within: Tensor | None = None) -> Tensor:
-    """Return the indices (int64, CPU) of samples whose assigned label is wrong, of `within` (default: train_indices).
+    """Return the indices of samples whose assigned label is wrong, int64 on the CPU; empty without clean labels.
 
-    Empty where the data has no clean labels.
+    - within: indices to consider, default `train_indices`.
     """
     index = data.train_indices if within is None else within
     if data.clean is None:

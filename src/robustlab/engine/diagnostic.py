@@ -64,7 +64,7 @@ class Diagnostic(ABC):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    """What the data must provide, e.g. {"clean_labels"}; checked before training."""
+    """Properties that the data must provide, e.g. {"clean_labels"}; checked before training."""
 
     method: Method
     context: Context
@@ -90,7 +90,7 @@ class Diagnostic(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 a diagnostic without state loads none
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
 
 
 def make_diagnostics(cfg: DictConfig) -> dict[str, Diagnostic]:

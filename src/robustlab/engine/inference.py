@@ -13,10 +13,10 @@ from robustlab.engine.learner import Learner
 
 
 def eval_logits(learner: Learner, images: Tensor, *, runtime: Runtime, averaged: bool = True) -> Tensor:
-    """Return float32 logits [B, C] of a learner's network in eval mode.
+    """Return the logits of a learner's network in eval mode, (B, C) float32.
 
-    averaged: of its moving average, where there is one, which is what is evaluated; False: of the network itself, for
-    what training depends on.
+    - averaged: use the moving average if there is one, as evaluation does; False: use the network itself, for anything
+      that training depends on.
     """
     network = (learner.inference_network if averaged else learner.network).eval()
     with torch.no_grad(), runtime.autocast():
@@ -27,10 +27,9 @@ def eval_logits(learner: Learner, images: Tensor, *, runtime: Runtime, averaged:
 def train_predictions(
     data: Data, predict: Callable[[Tensor], dict[str, Tensor]], *, batch_size: int
 ) -> dict[str, Tensor]:
-    """Return what is predicted on the un-augmented train split.
+    """Return name -> predicted class on the un-augmented train split, (N,) int64 on the CPU; -1 for unused samples.
 
-    predict: images -> named logits [B, C]. Returns for each name the class as int64 [N] on the CPU, N = the whole
-    train split; -1 where a sample is not trained on.
+    - predict: images -> named logits, (B, C) each.
     """
     classes: dict[str, list[Tensor]] = {}
     indices: list[Tensor] = []

@@ -75,7 +75,7 @@ def save(session: Session) -> None:
     session.trackers.sync()
     own = {"rng": rng_state(), "method": session.method.state_dict()}
     own["diagnostics"] = {name: one.state_dict() for name, one in session.diagnostics.items()}
-    if session.runtime.world_size > 1:  # up to the end of an epoch, statistics of BatchNorm are each rank's own
+    if session.runtime.world_size > 1:  # until the end of an epoch each rank has its own BatchNorm statistics
         own["buffers"] = {
             name: {key: value.cpu() for key, value in one.network.named_buffers()}
             for name, one in session.method.learners.items()
@@ -147,7 +147,7 @@ def restore(session: Session, state: Mapping[str, Any], *, retune: bool = False)
             f"the checkpoint does not fit the method of these settings ({type(error).__name__}: {error}); continue "
             "with the method that saved it, or start over with resume=false"
         ) from error
-    for name, saved in own.get("diagnostics", {}).items():  # checkpoints of earlier versions have none
+    for name, saved in own.get("diagnostics", {}).items():  # absent from checkpoints of earlier versions
         if name in session.diagnostics:
             session.diagnostics[name].load_state_dict(saved)
     session.meter.load_state_dict(state["meter"])

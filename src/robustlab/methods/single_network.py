@@ -12,5 +12,5 @@ class SingleNetwork(Method):
     """A method with one learner, "network"; a subclass writes `loss`."""
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return the logits float32 [B, C] of the network in eval mode."""
+        """Return the logits of the network in eval mode, (B, C) float32."""
         return eval_logits(self.learners["network"], images, runtime=self.context.runtime)

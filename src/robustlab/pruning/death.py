@@ -87,7 +87,7 @@ def find_dead(
             for training in passes:
                 network.train(training)
                 with runtime.autocast(), _hooks(network, units, watches[training]):
-                    network.forward(images)  # the raw forward: a compiled one does not call the hooks
+                    network.forward(images)  # the raw forward: a compiled one does not call hooks
                 if training:
                     restore_buffers()
             count += 1

@@ -11,16 +11,18 @@ from robustlab.core.errors import ConfigError
 from robustlab.core.figure_style import save, tidy
 
 EVENTS_FILE = "pruning.json"
-"""Where a run that prunes writes its events: {"events": [...], ...}."""
+"""File to which a pruning run writes its events: {"events": [...], ...}."""
 LEGEND_ROWS = 30
 
 
 def live_units_figure(events: Sequence[Mapping[str, Any]], path: Path, *, total_updates: int | None = None) -> None:
-    """Draw the live units of each set over time to `path`: stacked counts, and the share of each set beside them.
+    """Draw the live units of each set over time to `path`: stacked counts, and next to them the share of each set.
 
-    events: in order of time, each with "t" (optimizer updates done) and "live" (units by set, in forward order); the
-    first is the start, before anything was removed. total_updates: where the axis ends. Early layers are dark, late
-    ones light; the legend gives the units of each at the start and at the end.
+    Early layers are dark, late ones light; the legend gives the units of each at the start and at the end.
+
+    - events: in chronological order, each with "t" (number of updates so far) and "live" (set -> units, in forward
+      order); the first is the start, before anything was removed.
+    - total_updates: end of the time axis.
     """
     names = list(events[0]["live"])
     start, end = events[0]["live"], events[-1]["live"]
@@ -41,7 +43,7 @@ def live_units_figure(events: Sequence[Mapping[str, Any]], path: Path, *, total_
     for name, colour in zip(names, colours, strict=True):
         share.step(steps, [value / start[name] for value in counts[name]], where="post", color=colour)
     stacked.set(xlabel="updates", ylabel="live units", xlim=(steps[0], max(steps[-1], steps[0] + 1)))
-    share.set(xlabel="updates", ylabel="share of a layer's units that live", ylim=(-0.02, 1.02))
+    share.set(xlabel="updates", ylabel="share of a layer's units that are live", ylim=(-0.02, 1.02))
     for axis in (stacked, share):
         tidy(axis)
     labels = [f"{name}  {start[name]:,} to {end[name]:,}" for name in names]
@@ -53,7 +55,7 @@ def live_units_figure(events: Sequence[Mapping[str, Any]], path: Path, *, total_
 
 
 def read_events(folder: Path) -> dict[str, Any]:
-    """Return what a run wrote about its pruning. Raises `ConfigError` where there is nothing that can be read."""
+    """Return the pruning events that a run wrote. Raises `ConfigError` if there is no readable file."""
     path = folder / EVENTS_FILE
     if not path.exists():
         raise ConfigError(f"there is no {path}: the run is not finished, or its method removes no units")

@@ -20,12 +20,16 @@ class Samples:
         self.data, self.runtime, self.seed, self.batch_size = data, runtime, seed, batch_size
 
     def count(self, number: int | None) -> int:
-        """Return how many images `number` stands for: None, and more than there are, for all."""
+        """Return the number of images that `number` stands for; None, or more than there are, means all."""
         available = len(self.data.train_indices)
         return available if number is None else min(number, available)
 
     def batches(self, number: int | None, *, share: bool = False) -> Iterator[Tensor]:
-        """Yield float [B, C, H, W]. share: give each rank its own batches of them, which may be none."""
+        """Yield batches of images, (B, C, H, W) float.
+
+        - number: number of images; None for all.
+        - share: give each rank a share of the batches, possibly none.
+        """
         data, runtime = self.data, self.runtime
         indices, count = data.train_indices, self.count(number)
         if count < len(indices):
@@ -51,7 +55,7 @@ class Samples:
 
     @torch.no_grad()
     def classes(self, network: nn.Module, number: int | None) -> dict[str, Tensor]:
-        """Return what is predicted, int64 [n] by split: on this rank's share of `number` training images, on "test"."""
+        """Return split -> predicted classes, (n,) int64, on this rank's share of `number` training images and test."""
         test = (batch.images for batch in self.data.evaluation("test", self.batch_size).epoch(0))
         none, found = torch.zeros(0, dtype=torch.int64, device=self.runtime.device), {}
         network.eval()

@@ -25,7 +25,7 @@ SPARSITIES = {
 }
 """Sparsity measures to draw accuracy against -> metric and axis label."""
 KNOBS = ("method.reg.peak", "method.target.neurons", "method.target.flops", "method.target.parameters")
-"""Settings that say how much is removed: a line is a sweep over them."""
+"""Settings that control how much is removed; a line is a sweep over them."""
 
 
 @dataclass

@@ -15,23 +15,29 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     path = folder / "results.json"
     if not path.exists():
         return None
-    results = read_json(path, needed=("finished",), mend="delete it to let the run finish again")
+    results = read_json(path, needed=("finished",), fix="delete it to let the run finish again")
     if not results["finished"]:
         return None
-    return read_json(path, needed=SHOWN, mend="delete it to let the run finish again")
+    return read_json(path, needed=SHOWN, fix="delete it to let the run finish again")
 
 
 SHOWN = ("method", "dataset", "model", "seed", "epochs", "parameters", "seconds", "selection", "final")
-"""What the summary shows of the results of any finished run."""
+"""Keys of a finished run's results that the summary shows."""
 
 
-def read_json(path: Path, *, needed: Sequence[str], mend: str) -> dict[str, Any]:
-    """Return the object in a JSON file. Raises RunFolderError, which ends in `mend`, without one or without a key."""
+def read_json(path: Path, *, needed: Sequence[str], fix: str) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    - needed: keys that must be present.
+    - fix: advice at the end of the error message.
+
+    Raises RunFolderError if the file is not a JSON object or lacks a needed key.
+    """
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path} cannot be read as JSON ({error}); {mend}") from error
+        raise RunFolderError(f"{path} cannot be read as JSON ({error}); {fix}") from error
     missing = [name for name in needed if name not in content] if isinstance(content, dict) else ["an object"]
     if missing:
-        raise RunFolderError(f"{path} is damaged (it has no {', '.join(missing)}); {mend}")
+        raise RunFolderError(f"{path} is damaged (it has no {', '.join(missing)}); {fix}")
     return content

@@ -69,7 +69,7 @@ class DFR(ERM):
         self.fitted = 0
 
     def build(self, context: Context) -> None:
-        """Make the network. Raises `ConfigError` where there are no validation samples with groups."""
+        """Make the network. Raises `ConfigError` if there are no validation samples with groups."""
         split_groups(context.data, "val", self)
         super().build(context)
         layer = _last_layer(self.learners["network"].network)
@@ -77,7 +77,7 @@ class DFR(ERM):
         self.sum = torch.zeros(layer.out_features, layer.in_features + 1, dtype=torch.float64)
 
     def stages(self) -> Sequence[Stage]:
-        """Return ERM's stage, of which nothing is evaluated, and one epoch whose steps are the fits."""
+        """Return ERM's stage, which is not evaluated, and a stage of one epoch whose steps are the fits."""
         train = Stage(TRAIN, self.context.epochs, evaluated=False, observed=True)
         return [train, Stage(REWEIGHT, 1, learners=(), observed=False)]
 

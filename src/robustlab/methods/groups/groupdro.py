@@ -52,7 +52,7 @@ class GroupDRO(ERM):
         self.step, self.robust, self.balanced, self.adjustment = step, robust, balanced, adjustment
 
     def build(self, context: Context) -> None:
-        """Make the network, and q: float32 [num_groups], at first even over the groups that occur."""
+        """Make the network and q, (num_groups,) float32, initially uniform over the groups that occur."""
         groups, device = train_groups(context.data, self), context.runtime.device
         own = groups[context.data.train_indices]
         self.draw_weights = inverse_frequency(own) if self.balanced else None

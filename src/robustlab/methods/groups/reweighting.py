@@ -35,7 +35,7 @@ class RWG(ERM):
         super().__init__(label_smoothing=label_smoothing)
 
     def build(self, context: Context) -> None:
-        """Make the network, and the weights of draws from the groups."""
+        """Make the network, and compute the sampling weights from the groups."""
         self.weights = inverse_frequency(train_groups(context.data, self)[context.data.train_indices])
         super().build(context)
 

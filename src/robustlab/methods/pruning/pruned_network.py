@@ -187,7 +187,7 @@ class PrunedNetwork(SingleNetwork):
         return {**super().end_epoch(stage, epoch), **self.record.metrics(), **self._counted, **seconds}
 
     def finish(self, folder: Path) -> dict[str, Path]:
-        """Write pruning.json, all events of the run, and figures/live_units.png."""
+        """Write all events of the run to pruning.json, and draw figures/live_units.png."""
         from robustlab.pruning.live_units_figure import EVENTS_FILE, live_units_figure
 
         self.record.save(folder / EVENTS_FILE, total_updates=self.total_updates)
