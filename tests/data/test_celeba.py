@@ -142,16 +142,16 @@ def test_damaged_text_files(tmp_path):
     attributes.write_text(whole.replace("7\n", "9\n", 1))
     refused("line 1 announces 9 images, 7 follow")
     attributes.write_text(whole.rstrip()[:-3])
-    refused(r"1 line\(s\) have not 41 fields:\n  line 9: 40 fields")
+    refused(r"1 line\(s\) do not have 41 fields:\n  line 9: 40 fields")
     attributes.write_text(whole.replace("  1  ", "  0  "))
-    refused(r"Blond_Hair: 3 value\(s\) are none of -1, 1")
+    refused(r"Blond_Hair: 3 value\(s\) are not one of -1, 1")
     attributes.write_text("")
     refused("no column Blond_Hair, Male; it has image")
     attributes.write_text(whole)
     partition.write_text(parts.replace(" 2", " 3"))
-    refused(r"list_eval_partition\.txt: 2 value\(s\) are none of 0, 1, 2:\n  row 6: '3'")
+    refused(r"list_eval_partition\.txt: 2 value\(s\) are not one of 0, 1, 2:\n  row 6: '3'")
     partition.write_text(parts.rpartition("000007")[0])
-    refused("have 7 and 6 images; get both files again")
+    refused("have 7 and 6 images; download both files again")
 
 
 def test_missing_files(tmp_path):

@@ -68,7 +68,7 @@ def test_mistakes(tmp_path):
     refused("no array test_labels; it has train_images,", test_labels=None)
     refused(r"train_images are float64 \(10, 28, 28\)", train_images=np.zeros((10, 28, 28)))
     refused(r"test_images are uint8 \(9, 28, 28\), expected uint8 \(10, 28, 28\)", test_images=good["test_images"][:9])
-    refused("test_labels: 1 labels lie outside 0..9, the first in row 9", test_labels=np.arange(1, 11))
+    refused("test_labels: 1 label\\(s\\) outside 0..9, the first in row 9", test_labels=np.arange(1, 11))
     np.savez(path, **good)
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DataError, match=r"not an \.npz file that can be read"):

@@ -39,7 +39,7 @@ def test_groups_follow_the_table(tmp_path, storage):
 
 def test_names_bound_the_numbers(tmp_path):
     source = GroupFolder(str(folder(tmp_path)), class_names=("no", "yes"), attribute_names=("red", "green"))
-    with pytest.raises(DataError, match=r"column a: 1 value\(s\) are none of 0, 1:\n  row 3: '2'"):
+    with pytest.raises(DataError, match=r"column a: 1 value\(s\) are not one of 0, 1:\n  row 3: '2'"):
         source.split("train")
 
 
@@ -59,7 +59,7 @@ def test_mistakes(tmp_path):
     with pytest.raises(ConfigError, match=r"metadata\.csv does not exist; expected a CSV file with the columns file,"):
         GroupFolder(str(tmp_path / "nowhere")).split("train")
     root = folder(tmp_path, ("9.png", "validation", 0, 0))
-    with pytest.raises(DataError, match=r"column split: 1 value\(s\) are none of 0, train,"):
+    with pytest.raises(DataError, match=r"column split: 1 value\(s\) are not one of 0, train,"):
         GroupFolder(str(root)).split("train")
     folder(root, ("3.png", "test", 0, 0))
     with pytest.raises(DataError, match=r"1 image\(s\) are listed twice:\n  3\.png"):

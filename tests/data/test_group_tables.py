@@ -34,7 +34,7 @@ def test_columns_are_found_by_name(tmp_path):
     [
         ("id,file\n1,a.jpg\n", "no column y, place; it has id, file"),
         ("", "no column file, y, place; it has none"),
-        ("file,y,place\na.jpg,0,1\nb.jpg,0\n", r"1 row\(s\) have not 3 fields:\n  row 2: 2 fields"),
+        ("file,y,place\na.jpg,0,1\nb.jpg,0\n", r"1 row\(s\) do not have 3 fields:\n  row 2: 2 fields"),
     ],
 )
 def test_tables_with_holes(tmp_path, text, message):
@@ -53,7 +53,7 @@ def test_a_table_that_is_no_text(tmp_path):
 
 def test_unknown_values_are_listed_with_their_rows():
     assert codes(["1", "0"], {"0": 0, "1": 1}, where="split") == [1, 0]
-    with pytest.raises(DataError, match=r"split: 2 value\(s\) are none of 0, 1:\n  row 2: '3'\n  row 3: ''"):
+    with pytest.raises(DataError, match=r"split: 2 value\(s\) are not one of 0, 1:\n  row 2: '3'\n  row 3: ''"):
         codes(["1", "3", ""], {"0": 0, "1": 1}, where="split")
 
 

@@ -116,9 +116,9 @@ def test_a_validation_split_of_its_own_is_served_and_is_not_cut_from_the_trainin
         (torch.zeros(39, dtype=torch.int64), r"the train split: \(39,\) attributes for 40 samples"),
         (
             torch.full((40,), 2),
-            r"the train split: 40 attributes lie outside 0\.\.1, the first in row 0 \(attribute 2\)",
+            r"the train split: 40 attribute\(s\) outside 0\.\.1, the first in row 0 \(attribute 2\)",
         ),
-        (torch.full((40,), -1), r"40 attributes lie outside 0\.\.1"),
+        (torch.full((40,), -1), r"40 attribute\(s\) outside 0\.\.1"),
     ],
 )
 def test_damaged_attributes_are_reported(attributes, message):

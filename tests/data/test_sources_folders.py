@@ -106,7 +106,7 @@ def test_folder_mistakes(tmp_path):
     with pytest.raises(DataError, match=r"1 class folder\(s\) differ:\n  c is not a class of train"):
         ImageFolder(str(root)).split("test")
     (root / "train/empty").mkdir()
-    with pytest.raises(DataError, match=r"no sample of class 2 \(empty\); add some, or leave the class out$"):
+    with pytest.raises(DataError, match=r"no samples of class 2 \(empty\); add some, or remove the class$"):
         ImageFolder(str(root)).split("train")
 
 
@@ -121,7 +121,7 @@ def test_files_that_are_not_images_are_left_out_with_one_warning_a_folder(tmp_pa
     split = source.split("train")
     assert split.names == ("train/a/0.PNG", "train/a/x/deep.jpg", "train/b/10.png", "train/b/2.png")
     written = capsys.readouterr().err
-    assert written == f"warning: {root / 'train/b/labels.csv'} and 1 more: not an image by its suffix, left out\n"
+    assert written == f"warning: {root / 'train/b/labels.csv'} and 1 more: no image suffix, ignored\n"
 
 
 def test_many_folders_with_other_files_do_not_flood_the_screen(tmp_path, capsys, monkeypatch):

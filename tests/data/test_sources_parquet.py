@@ -74,7 +74,7 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path):
 def test_class_names_come_from_the_schema(tmp_path):
     source = Parquet(str(birds(tmp_path, names=["owl", "wren", "kite"])))
     assert source.task.class_names == ("owl", "wren", "kite")
-    with pytest.raises(DataError, match="no sample of class 2"):
+    with pytest.raises(DataError, match="no samples of class 2"):
         source.split("train")
     assert Parquet(str(tmp_path), num_classes=2).task.class_names == ()
 
@@ -133,7 +133,7 @@ def test_sizes_must_agree_or_be_given(tmp_path):
         ({"image_column": "photo"}, ConfigError, "no column 'photo'; it has image, label; set dataset.source.image_"),
         ({"label_column": "class_id"}, ConfigError, "no column 'class_id'"),
         ({"label_column": "image"}, ConfigError, "not integer labels"),
-        ({"num_classes": 1}, DataError, r"3 labels lie outside 0\.\.0, the first in row 1"),
+        ({"num_classes": 1}, DataError, r"3 label\(s\) outside 0\.\.0, the first in row 1"),
         ({"train": "training-*.parquet"}, ConfigError, "it has data/test-00000-of-00001.parquet, data/train-00000"),
     ],
 )

@@ -87,7 +87,7 @@ def test_damaged_mnist(tmp_path, no_network):
     mixed = raw / "train-labels-idx1-ubyte"
     unpacked.write_bytes(idx(np.zeros((20, 28, 28))))
     mixed.write_bytes(idx(np.arange(20)))
-    with pytest.raises(DataError, match=r"10 labels lie outside 0\.\.9, the first in row 10"):
+    with pytest.raises(DataError, match=r"10 label\(s\) outside 0\.\.9, the first in row 10"):
         source.split("train")
 
 

@@ -1,4 +1,4 @@
-"""What a data set is: a task description and named splits of images with labels."""
+"""The contract of data sets: a task description and named splits of images with labels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from robustlab.core.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What a model and an evaluation need to know of a data set.
+    """The properties of a data set that models and evaluation need.
 
-    image_shape: (channels, height, width) of a decoded training image. mean, std: per channel, of pixels in [0, 1].
-    attribute_names: values of the attribute that is spuriously correlated with the class, e.g. ("land", "water"); empty
-    where the data set has none. Class y and attribute a make group g = y * num_attributes + a.
+    Class y and attribute a form group g = y * num_attributes + a.
+
+    - image_shape: (channels, height, width) of a decoded training image.
+    - mean, std: per channel, for pixels in [0, 1].
+    - attribute_names: values of the attribute that is spuriously correlated with the class, e.g. ("land", "water");
+      empty if there is no such attribute.
     """
 
     num_classes: int
@@ -46,30 +49,31 @@ class TaskSpec:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Name of each class as used in names of metrics: without "/", and its number where it has no name."""
+        """Name of each class as used in metric names: without "/", or its number if it has no name."""
         names = self.class_names or tuple(map(str, range(self.num_classes)))
         return tuple(name.replace("/", "_") for name in names)
 
 
 class LazyImages(Protocol):
-    """Images that are decoded when asked for, by the workers of the streaming loader. Must be picklable."""
+    """Images that are decoded on demand by the workers of the streaming loader. Must be picklable."""
 
     def __len__(self) -> int:
         """Return the number of images."""
         ...
 
     def decode(self, index: int) -> Tensor:
-        """Return image `index` in its own size: uint8 [C, h, w]. Raises `DataError` naming the file or the row."""
+        """Return image `index` in its original size, (C, h, w) uint8. Raises `DataError` that names the file or row."""
         ...
 
 
 @dataclass(frozen=True)
 class Split:
-    """One named part of a data set. `images[i]` and `labels[i]` belong together; i is the sample's stable index.
+    """A named part of a data set. The position of a sample is its stable index.
 
-    images: uint8 [N, C, H, W] (resident), or `LazyImages` (streaming). labels: int64 [N], as the data set gives them.
-    attributes: int64 [N] in 0..num_attributes-1, None where they are not known. names: file name of each sample, None
-    where there are no files.
+    - images: (N, C, H, W) uint8 (resident), or `LazyImages` (streaming).
+    - labels: the data set's own labels, (N,) int64.
+    - attributes: (N,) int64 in 0..num_attributes-1, None if unknown.
+    - names: file name of each sample, None if there are no files.
     """
 
     images: Tensor | LazyImages
@@ -81,11 +85,11 @@ class Split:
 class DataSource(ABC):
     """A data set. Constructor arguments are its configuration; nothing is read before `split` is called.
 
-    `provides` names what splits carry beside images and labels, e.g. "clean_labels": true where the labels that the
-    source gives are known to be right, so that synthetic noise can be told from them. splits: all that `split` can
-    return; every evaluation measures each of them but "train", so a split that depends on settings or files is listed
-    where it is there, and only there.
-    on_error: what a damaged image means, "raise", or "skip" to leave it out; the latter where `can_skip` says so.
+    - provides: properties beyond images and labels, e.g. "clean_labels" if the source's labels are known to be correct,
+      so that synthetic noise can be measured against them.
+    - splits: all names that `split` accepts. Every evaluation measures each of them except "train", so a split that
+      depends on settings or files must be listed only if it exists.
+    - on_error: what to do about a damaged image, "raise" or "skip"; the latter only if `can_skip` is set.
     """
 
     task: TaskSpec
@@ -96,15 +100,15 @@ class DataSource(ABC):
 
     @property
     def skipped(self) -> Mapping[str, Mapping[str, str]]:
-        """The damaged images that were left out: for each split read so far, the reason for each file."""
+        """The skipped damaged images: split read so far -> file -> reason."""
         return {}
 
     @abstractmethod
     def split(self, name: str) -> Split:
-        """Return one of `splits`; the same samples in the same order every time. Raises ConfigError, DataError."""
+        """Return one of `splits`, with the same samples in the same order every time. Raises ConfigError, DataError."""
 
     def derived_metrics(self, measured: Mapping[str, float]) -> dict[str, float]:
-        """Return metrics that follow from those of an evaluation, e.g. {"test/bg_gap": 0.14}; called after each one."""
+        """Return metrics derived from those of an evaluation, e.g. {"test/bg_gap": 0.14}."""
         return {}
 
 
@@ -112,9 +116,10 @@ class DataSource(ABC):
 class Batch:
     """One batch on the device.
 
-    index: int64 [B], stable position in the train (or test) split. targets: int64 [B], the *assigned* labels; None
-    from an unlabelled loader, which drops them. views: each float [B, C, H, W], augmented and normalised. total: rows
-    of the global batch, of which rank r of world_size has rows r, r + world_size, ...; B where there is one rank.
+    - index: stable indices in the split, (B,) int64.
+    - targets: the *assigned* labels, (B,) int64; None from an unlabelled loader.
+    - views: augmented, normalised images, (B, C, H, W) float each.
+    - total: number of rows in the global batch, of which rank r has rows r, r + world_size, ...; B with one rank.
     """
 
     index: Tensor
@@ -133,12 +138,12 @@ class Batch:
 
 
 def check_statistics(task: TaskSpec) -> None:
-    """Raise ConfigError unless there is a mean and a positive standard deviation for each channel."""
+    """Raise ConfigError unless every channel has a mean and a positive standard deviation."""
     channels = task.image_shape[0]
     for name, values in (("mean", task.mean), ("std", task.std)):
         if len(values) != channels:
             raise ConfigError(
-                f"dataset.source.{name}: expected {channels} number(s), one for each channel, got {len(values)}: "
+                f"dataset.source.{name}: expected {channels} number(s), one per channel, got {len(values)}: "
                 f"{list(values)}"
             )
     if min(task.std) <= 0:
@@ -148,32 +153,34 @@ def check_statistics(task: TaskSpec) -> None:
 def check_labels(
     labels: Tensor, num_classes: int, *, where: str, names: Sequence[str] = (), key: str | None = None
 ) -> None:
-    """Raise `DataError` unless every label lies in [0, num_classes) and every class has a sample; `where` names it.
+    """Raise `DataError` unless every label lies in [0, num_classes) and every class has a sample.
 
-    names: of the classes, for the message. key: the setting that says how many classes there are, where there is one.
+    - where: name of the data, for the message.
+    - names: names of the classes, for the message.
+    - key: the setting for the number of classes, if there is one.
     """
     change = f" or set {key}" if key else ""
     bad = torch.nonzero((labels < 0) | (labels >= num_classes)).flatten()
     if len(bad):
         row = int(bad[0])
         raise DataError(
-            f"{where}: {len(bad)} labels lie outside 0..{num_classes - 1}, the first in row {row} "
+            f"{where}: {len(bad)} label(s) outside 0..{num_classes - 1}, the first in row {row} "
             f"(label {int(labels[row])}); correct the labels{change}"
         )
     empty = torch.nonzero(torch.bincount(labels, minlength=num_classes) == 0).flatten().tolist()
     if empty:
         shown = [f"{one} ({names[one]})" if one < len(names) else str(one) for one in empty[:10]]
-        raise DataError(f"{where}: no sample of class {', '.join(shown)}; add some, or leave the class out{change}")
+        raise DataError(f"{where}: no samples of class {', '.join(shown)}; add some, or remove the class{change}")
 
 
 def check_attributes(attributes: Tensor, count: int, task: TaskSpec, *, where: str) -> None:
-    """Raise `DataError` unless each of `count` samples has an attribute in [0, num_attributes); `where` names them."""
+    """Raise `DataError` that names `where` unless all `count` samples have an attribute in [0, num_attributes)."""
     if attributes.shape != (count,):
-        raise DataError(f"{where}: {tuple(attributes.shape)} attributes for {count} samples; mend the metadata")
+        raise DataError(f"{where}: {tuple(attributes.shape)} attributes for {count} samples; fix the metadata")
     bad = torch.nonzero((attributes < 0) | (attributes >= task.num_attributes)).flatten()
     if len(bad):
         row = int(bad[0])
         raise DataError(
-            f"{where}: {len(bad)} attributes lie outside 0..{task.num_attributes - 1}, the first in row {row} "
-            f"(attribute {int(attributes[row])}); mend the metadata"
+            f"{where}: {len(bad)} attribute(s) outside 0..{task.num_attributes - 1}, the first in row {row} "
+            f"(attribute {int(attributes[row])}); fix the metadata"
         )

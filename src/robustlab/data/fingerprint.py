@@ -1,4 +1,4 @@
-"""Which samples a split holds, and in which order, as one hash."""
+"""Hash the samples of a split and their order."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ _IMAGES_AT_ONCE = 4096
 
 
 def fingerprint(split: Split, rows: Tensor | None = None) -> str:
-    """Return the SHA-256 (hex) of the samples' names, or of their images where they have none, and of their labels.
+    """Return the SHA-256 (hex) of the samples' labels and names, or of their images if they have no names.
 
-    rows: int64, the samples in question, in order; None = all. Named files are not read: a picture that is replaced
-    under its name goes unnoticed. Images that are decoded on demand and have no names are decoded for this.
+    Named files are not read, so replacing an image under the same name goes unnoticed. Lazy images without names are
+    decoded for this.
+
+    - rows: samples to hash, in order, int64; None for all.
     """
     rows = torch.arange(len(split.labels)) if rows is None else rows
     digest = hashlib.sha256()
@@ -28,7 +30,7 @@ def fingerprint(split: Split, rows: Tensor | None = None) -> str:
 
 
 def _parts(split: Split, rows: Tensor) -> Iterator[bytes]:
-    """Yield what tells the samples apart, in order."""
+    """Yield the bytes that identify the samples, in order."""
     if split.names is not None:
         for row in rows.tolist():
             yield split.names[row].encode(errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""The labels that a training split is trained on: clean ones, or what a noise model makes of them."""
+"""Assign the training labels: the clean ones, or the output of a noise model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from robustlab.data.noise.noise_model import NoiseModel
 
 @dataclass(frozen=True)
 class AssignedLabels:
-    """Labels int64 [N] on the CPU: `assigned` by `noise`, to train on; `given` by the data set; `clean` where known."""
+    """Labels of the training split, (N,) int64 on the CPU.
+
+    - assigned: the labels to train on, after `noise`.
+    - given: the data set's own labels.
+    - clean: the true labels, None if unknown.
+    """
 
     assigned: Tensor
     given: Tensor
@@ -30,17 +35,17 @@ class AssignedLabels:
 
     @cached_property
     def is_noisy(self) -> Tensor | None:
-        """bool [N]: assigned != clean; None where clean labels are not known."""
+        """Which labels are wrong, (N,) bool: assigned != clean; None if clean labels are unknown."""
         return None if self.clean is None else self.assigned != self.clean
 
     def true_rate(self, indices: Tensor) -> float | None:
-        """Return the share of wrong labels among some samples; None where clean labels are not known."""
+        """Return the share of wrong labels among the samples at `indices`; None if clean labels are unknown."""
         return None if self.is_noisy is None else self.is_noisy[indices].double().mean().item()
 
     def record(self, indices: Tensor) -> dict[str, Any]:
-        """Return name, model, rates, whether it is asymmetric, number of wrong labels, seed, hashes of the labels.
+        """Return name, model, rates, asymmetry, number of wrong labels, seed, and hashes of the labels.
 
-        Rate and count are those of the samples at `indices`, the hashes those of the whole split.
+        Rate and count refer to the samples at `indices`, the hashes to the whole split.
         """
         return {
             "name": self.noise_name,
@@ -58,9 +63,12 @@ class AssignedLabels:
 def assign(
     noise: NoiseModel | None, split: Split, *, clean: bool, task: TaskSpec, name: str, seed: int
 ) -> AssignedLabels:
-    """Return the labels to train on. clean: whether the training split's own labels are the true ones.
+    """Return the labels to train on.
 
-    Raises ConfigError where noise cannot be told from wrong labels, DataError for a file of labels that does not fit.
+    - clean: whether the training split's own labels are known to be correct.
+
+    Raises ConfigError if noise could not be distinguished from wrong labels, DataError for a label file that does not
+    fit.
     """
     given = split.labels.to(torch.int64).clone()
     check_labels(given, task.num_classes, where="the training split", names=task.class_names)
@@ -78,6 +86,6 @@ def assign(
     if len(assigned) != len(given) or bool(((assigned < 0) | (assigned >= task.num_classes)).any()):
         raise DataError(
             f"noise={name} gave {len(assigned)} labels for {len(given)} samples, or labels outside "
-            f"0..{task.num_classes - 1}; mend the label file"
+            f"0..{task.num_classes - 1}; fix the label file"
         )
     return AssignedLabels(assigned, given, known, noise, name, seed)

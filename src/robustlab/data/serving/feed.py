@@ -1,4 +1,4 @@
-"""From sample indices to views: the part that differs between the resident and the streaming path."""
+"""Turn sample indices into views; this part differs between resident and streaming data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_CHUNK = 8  # batches
 
 @dataclass(frozen=True)
 class View:
-    """A named view and its batched transforms; the view "test" has none."""
+    """A named view and its batched transforms; the view "test" has none by default."""
 
     name: str
     pipeline: Pipeline
@@ -31,10 +31,13 @@ class View:
 class Chunk:
     """Consecutive batches of one pass that are prepared together.
 
-    index: int64 [rows] on the CPU, stable indices. draws: int64 [rows] on the CPU, what random draws of each row depend
-    on: the stable index, or the place in the pass where a pass repeats samples. sizes: rows of each batch. skip: number
-    of leading batches that are prepared but not served: a chunk always starts at the same step, so that a resumed epoch
-    computes exactly what the uninterrupted one did. view_keys, crop_keys: random keys, one per view.
+    - index: stable indices, (rows,) int64 on the CPU.
+    - draws: counter for each row's random draws, (rows,) int64 on the CPU: the stable index, or the position in the
+      pass if samples are repeated.
+    - sizes: number of rows of each batch.
+    - skip: number of leading batches that are prepared but not served: chunks always start at the same steps, so that a
+      resumed epoch computes exactly the same as an uninterrupted one.
+    - view_keys, crop_keys: random keys, one per view.
     """
 
     index: Tensor
@@ -55,7 +58,7 @@ class Feed(Protocol):
         ...
 
     def serve(self, plan: Iterable[Chunk], views: Sequence[View]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-        """Yield index int64 [B] and, for each view, normalised float32 [B, C, H, W], batch by batch."""
+        """Yield per batch the index, (B,) int64, and each view, normalised, (B, C, H, W) float32."""
         ...
 
 
@@ -67,14 +70,14 @@ class Renderer:
     memory_format: torch.memory_format
 
     def __call__(self, images: Tensor, draws: Tensor, view: View, key: int) -> Tensor:
-        """Return one view, float32 [B, C, H, W], of uint8 `images`; it depends on `key` and each sample's `draws`.
+        """Return one view, (B, C, H, W) float32, of uint8 `images`, determined by `key` and each sample's `draws`.
 
-        draws: int64 [B] on the CPU. Drawing there lets the transforms sort samples without waiting for the device.
+        - draws: (B,) int64 on the CPU, so that transforms can sort samples without synchronising with the device.
         """
         return self.normalize(self.augment(images, draws, view, key))
 
     def augment(self, images: Tensor, draws: Tensor, view: View, key: int) -> Tensor:
-        """Return one view while its pixels are still bytes: a quarter of the memory."""
+        """Return one view as bytes, which take a quarter of the memory of floats."""
         if not view.pipeline.transforms:
             return images
         with single_thread():
@@ -87,17 +90,17 @@ class Renderer:
 
 
 class ResidentFeed:
-    """Images that lie on the device as one uint8 tensor [N, C, H, W]; every loader of a split shares it."""
+    """Images on the device as one (N, C, H, W) uint8 tensor, shared by every loader of a split."""
 
     def __init__(self, images: Tensor, *, renderer: Renderer, chunk: int | None = None) -> None:
-        """Serve `images`; `chunk` fixes the number of batches prepared together (tests), None chooses it by size."""
+        """Serve `images`; `chunk` fixes the number of batches prepared together (for tests), None derives it."""
         self.images = images
         self.device = images.device
         self._render = renderer
         self._chunk = chunk
 
     def chunk_batches(self, rows: int) -> int:
-        """Return the number of batches that fit the byte budget, at most 8: small operations cost most when alone."""
+        """Return the number of batches that fit the byte budget, at most 8; batching amortises small operations."""
         budget = _CPU_CHUNK_BYTES if self.device.type == "cpu" else _GPU_CHUNK_BYTES
         fitting = budget // max(1, rows * self.images[0].numel())
         return self._chunk or min(max(1, fitting), _LONGEST_CHUNK)
@@ -113,6 +116,6 @@ class ResidentFeed:
                 for view, key in zip(views, chunk.view_keys, strict=True)
             ]
             pieces = [tensor.split(chunk.sizes) for tensor in (index, *augmented)]
-            # Floats are made batch by batch: memory of one batch is used again, that of a chunk is asked for anew.
+            # Convert to floats batch by batch: memory of a batch is reused, memory of a chunk would be reallocated.
             for rows, *batch in list(zip(*pieces, strict=True))[chunk.skip :]:
                 yield rows, tuple(self._render.normalize(view) for view in batch)

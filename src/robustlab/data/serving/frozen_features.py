@@ -1,4 +1,4 @@
-"""Features of a frozen network in the place of images: computed once for each split, then read from a file."""
+"""Serve features of a frozen network instead of images: computed once per split, then read from a file."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _CHUNK = 8  # batches served together
 
 
 class FeatureFeed:
-    """Features that lie on the device, float32 [N, F], served as images of one place: [B, F, 1, 1] in every view."""
+    """Features on the device, (N, F) float32, served as 1x1 images, (B, F, 1, 1), in every view."""
 
     def __init__(self, features: Tensor) -> None:
-        """features: float32 [N, F]."""
+        """Serve `features`, (N, F) float32."""
         self._features, self.device = features, features.device
 
     def chunk_batches(self, rows: int) -> int:
-        """Return how many batches to look up together."""
+        """Return the number of batches to look up together."""
         return _CHUNK
 
     def serve(self, plan: Iterable[Chunk], views: Sequence[View]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-        """Yield index and views per batch; all views are the same, as nothing is augmented."""
+        """Yield index and views per batch; all views are the same, since nothing is augmented."""
         for chunk in plan:
             index = chunk.index.to(self.device, non_blocking=True)
             features = self._features.index_select(0, index)[:, :, None, None]
@@ -47,23 +47,27 @@ class FeatureFeed:
 
 
 class FrozenFeatures:
-    """What a frozen network computes for the images of a data set, in their "test" view, before its classifier.
+    """A frozen network's pooled features of a data set's images in the "test" view.
 
-    The features of a split are kept in a file below `<cache_dir>/features`, whose name says which network (its
-    settings and the hash of its weights) has seen which images (the fingerprint of the split, without labels) in which
-    view: all methods, seeds, labels and samplers share it. They are computed in float32, whatever trainer.precision.
+    The features of a split are stored in a file below `<cache_dir>/features`, whose name identifies the network (its
+    settings and the hash of its weights), the images (the fingerprint of the split, without labels) and the view, so
+    that all methods, seeds, labels and samplers share it. They are always computed in float32.
     """
 
     def __init__(
         self, network: nn.Module, *, name: str, settings: Any, cache_dir: str | Path, batch_size: int = 256
     ) -> None:
-        """network: a `TwoHeads` on its device, whose heads play no part. name: of the files, for people.
+        """Freeze the network and hash its weights.
 
-        settings: all that tells networks of the same weights and images of the same names apart; its repr counts.
-        Raises `ConfigError` for a network that has no pooled features.
+        - network: a `TwoHeads` on its device, whose heads are not used.
+        - name: readable part of the file names.
+        - settings: everything else that distinguishes networks with the same weights, or images with the same names;
+          its repr is hashed.
+
+        Raises `ConfigError` for a network without pooled features.
         """
         if not isinstance(network, TwoHeads):
-            raise ConfigError(f"features=frozen needs the pooled features of the network, and model={name} has none")
+            raise ConfigError(f"features=frozen needs the pooled features of the network, but model={name} has none")
         self._network = network.eval().requires_grad_(False)
         self._name, self._folder, self._batch_size = name, Path(cache_dir).expanduser() / "features", batch_size
         digest = hashlib.sha256(repr((settings, batch_size)).encode())
@@ -77,9 +81,11 @@ class FrozenFeatures:
         return self._network.feature_dim
 
     def feed(self, name: str, split: Split, images: Callable[[], Feed], *, view: View, device: torch.device) -> Feed:
-        """Return the feed of a split's features on `device`; `images` makes that of its images, where they are needed.
+        """Return the feed of a split's features on `device`.
 
-        Raises ConfigError where the file cannot be written, and what the images raise.
+        - images: makes the feed of the split's images, called only if features must be computed.
+
+        Raises ConfigError if the file cannot be written, and whatever the images raise.
         """
         unlabelled = fingerprint(replace(split, labels=torch.zeros_like(split.labels)))
         key = hashlib.sha256(f"{self._identity} {unlabelled}".encode()).hexdigest()[:16]
@@ -89,7 +95,7 @@ class FrozenFeatures:
         return FeatureFeed(torch.from_numpy(features).to(device))
 
     def _blocks(self, feed: Feed, count: int, view: View, path: Path) -> Iterator[np.ndarray]:
-        """Yield float32 [b, F] of all images, in order."""
+        """Yield the features of all images in order, (b, F) float32 each."""
         say(f"computing the features of {count:,} images by {self._name}, once, into {path}", once=True)
         order = Order(count, self._batch_size, 0, "features", shuffle=False)
         for batch in Loader(feed, torch.arange(count), order=order, views=[view], labels=None).epoch(0):

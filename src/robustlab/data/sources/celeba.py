@@ -1,4 +1,4 @@
-"""CelebA with one of its binary attributes as class and another as spurious attribute: blond hair and gender."""
+"""CelebA with one binary attribute as class and another one as spurious attribute, by default blond hair and gender."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CelebA(GroupFiles):
     """Faces (Liu et al., ICCV 2015): class Blond_Hair, attribute Male, both 0 or 1; official splits.
 
     Reads the release's text files or Kaggle's CSV files. The two files must list the same images in the same order, and
-    every image must be there: image 1 is 000001.jpg, a table that counts from 000000.jpg is refused.
+    every image must exist: image 1 is 000001.jpg, so a table that counts from 000000.jpg is refused.
     """
 
     _published: Mapping[str, Counts] = {
@@ -44,9 +44,11 @@ class CelebA(GroupFiles):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        """target, attribute: two of the 40 names; *_names: what their values -1 and 1 are called.
+        """Choose class and attribute. Other arguments are as in `FileSource`.
 
-        size: 178 keeps the central square of the 178x218 images as it is. Others as `FileSource`.
+        - target, attribute: two of the 40 attribute names.
+        - class_names, attribute_names: names of their values -1 and 1.
+        - size: 178 keeps the central square of the 178x218 images unchanged.
         """
         super().__init__(root, mean=mean, std=std, size=size, storage=storage, cache_dir=cache_dir)
         self.target, self.attribute = target, attribute
@@ -78,13 +80,13 @@ class CelebA(GroupFiles):
         )
 
     def check_rows(self, rows: Mapping[str, Rows]) -> None:
-        """Raise DataError for an image that is missing, has two rows or none."""
+        """Raise DataError for an image that is missing, or has no row or more than one."""
         folder = self._folder()
         found = {f"{folder}/{name}" for name in images_below(self.root / folder)}
         check_files(rows, found, where=f"{self.root / 'list_attr_celeba'}")
 
     def _folder(self) -> str:
-        """Return the folder of the images, relative to the root; Kaggle's archive has it twice."""
+        """Return the folder of the images, relative to the root; Kaggle's archive nests it twice."""
         name = "img_align_celeba"
         inner = need(self.root / name, _LAYOUT) / name
         return f"{name}/{name}" if inner.is_dir() else name
@@ -104,7 +106,9 @@ def _read_release(attributes: Path, partition: Path, target: str, attribute: str
     rows = (line.split() for line in lines[2:])
     names, classes, values = pick(attributes, rows, header, ("image", target, attribute), where="line", first=3)
     if lines[0] != str(len(names)):
-        raise DataError(f"{attributes}: line 1 announces {lines[0]} images, {len(names)} follow; get the file again")
+        raise DataError(
+            f"{attributes}: line 1 announces {lines[0]} images, but {len(names)} follow; download the file again"
+        )
     rows = (line.split() for line in read_lines(partition))
     listed, parts = pick(partition, rows, ("image", "part"), ("image", "part"), where="line", first=1)
     return names, classes, values, listed, parts
@@ -113,7 +117,7 @@ def _read_release(attributes: Path, partition: Path, target: str, attribute: str
 def _check_aligned(names: list[str], listed: list[str], where: str) -> None:
     """Raise DataError unless both files list the same images in the same order."""
     if len(names) != len(listed):
-        raise DataError(f"{where} have {len(names)} and {len(listed)} images; get both files again")
+        raise DataError(f"{where} have {len(names)} and {len(listed)} images; download both files again")
     different = [
         f"row {row}: {one} and {other}"
         for row, (one, other) in enumerate(zip(names, listed, strict=True), start=1)

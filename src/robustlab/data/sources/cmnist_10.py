@@ -25,11 +25,11 @@ _CHUNK = 4096
 
 
 class CMNIST10(ColouredDigits):
-    """Learning from Failure (Nam et al., NeurIPS 2020): ten digits, each with a colour of its own.
+    """Learning from Failure (Nam et al., NeurIPS 2020): ten digits, each with its own colour.
 
     A share of each digit's training images has its colour ("aligned": 0.95, 0.98, 0.99 or 0.995 in the paper), the
-    others the other nine in equal parts; of MNIST's test images a tenth is aligned. A pixel is the grey level times a
-    colour that varies from image to image, less at a higher severity.
+    others have the other nine in equal parts; a tenth of MNIST's test images is aligned. A pixel is the grey level
+    times a colour that varies between images, less so at higher severity.
     """
 
     def __init__(
@@ -45,7 +45,11 @@ class CMNIST10(ColouredDigits):
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
-        """aligned_share: of the training images. severity: 1 to 4. Others as `ColouredDigits`."""
+        """Check the arguments. Others are as in `ColouredDigits`.
+
+        - aligned_share: aligned share of the training images.
+        - severity: 1 to 4.
+        """
         check_share("aligned_share", aligned_share)
         if severity not in range(1, len(_COLOUR_NOISE) + 1):
             raise ConfigError(f"dataset.source.severity must be 1, 2, 3 or 4, not {severity}")

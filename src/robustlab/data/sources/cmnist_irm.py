@@ -36,7 +36,10 @@ class CMNISTIrm(ColouredDigits):
         mean: Sequence[float] = (0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0),
     ) -> None:
-        """protocol: "original" (train, test) or "forks" (train, val, test). Others as `ColouredDigits`."""
+        """Check the arguments. Others are as in `ColouredDigits`.
+
+        - protocol: "original" (train, test) or "forks" (train, val, test).
+        """
         if protocol not in ("original", "forks"):
             raise ConfigError(f"dataset.source.protocol must be original or forks, not {protocol!r}")
         task = TaskSpec(2, (2, SIDE // 2, SIDE // 2), tuple(mean), tuple(std), ("5-9", "0-4"), RED_GREEN)

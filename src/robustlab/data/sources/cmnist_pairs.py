@@ -43,9 +43,10 @@ class CMNISTPairs(ColouredDigits):
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
     ) -> None:
-        """correlation: probability of the class's hue in train. val_share: of MNIST's training images.
+        """Check the arguments. Others are as in `ColouredDigits`.
 
-        Others as `ColouredDigits`.
+        - correlation: probability of the class's hue in train.
+        - val_share: share of MNIST's training images used for validation.
         """
         check_share("correlation", correlation)
         if not 0.0 < val_share < 1.0:

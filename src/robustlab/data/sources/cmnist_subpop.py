@@ -18,9 +18,9 @@ from robustlab.data.sources.shortcuts import flipped
 class CMNISTSubpop(ColouredDigits):
     """SubpopBench (Yang et al., ICML 2023): red or green digits; digits 0-4 (0) and 5-9 (1), a quarter wrong.
 
-    The colour is the label, flipped with probability 0.2, in all splits: the first half of MNIST's training images
-    train, the next sixth validates, the last third tests. The worst group is what is scored. Images stay 28x28: the
-    benchmark's 224x224 is a transform.
+    The colour is the label, flipped with probability 0.2, in all splits: the first half of MNIST's training images are
+    for training, the next sixth for validation, the last third for testing. The metric is worst-group accuracy. Images
+    stay 28x28; the benchmark's 224x224 is a transform.
     """
 
     splits = ("train", "val", "test")
@@ -39,9 +39,10 @@ class CMNISTSubpop(ColouredDigits):
         mean: Sequence[float] = (0.1307, 0.1307, 0.0),
         std: Sequence[float] = (0.3081, 0.3081, 0.3081),
     ) -> None:
-        """label_share, attribute_share: of class 1 and of green in every split, reached by leaving images out.
+        """Check the arguments. Others are as in `ColouredDigits`.
 
-        0.5 leaves none out. Attributes are thinned out first, then labels. Others as `ColouredDigits`.
+        - label_share, attribute_share: share of class 1 and of green in every split, reached by dropping images, first
+          by attribute, then by label; 0.5 drops none.
         """
         for key, share in (("label_share", label_share), ("attribute_share", attribute_share)):
             if not 0.0 < share < 1.0:
@@ -64,7 +65,7 @@ class CMNISTSubpop(ColouredDigits):
         return Split(pixels, labels[kept], colours[kept])
 
     def _thinned(self, values: Tensor, share: float, index: Tensor) -> Tensor:
-        """Return the places, in order, that are left when ones make up `share` of the values."""
+        """Return the positions that remain, in order, so that ones make up `share` of the values."""
         if share == 0.5:
             return torch.arange(len(values))
         thinned = int(share < 0.5)  # the value that is too frequent

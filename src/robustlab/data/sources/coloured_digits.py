@@ -1,4 +1,4 @@
-"""The base of the four variants of coloured MNIST in use, which differ in classes, colours, splits and scores.
+"""Base class of four common variants of coloured MNIST, which differ in classes, colours, splits and metrics.
 
 The definitions follow the variants' own code; the random draws are ours, from the source's seed.
 """
@@ -18,10 +18,14 @@ RED_GREEN = ("red", "green")
 
 
 class ColouredDigits(DataSource):
-    """Base of the variants: where the digits come from. A subclass says what becomes of them."""
+    """Base class of the variants, which reads the digits; subclasses colour and split them."""
 
     def __init__(self, task: TaskSpec, *, images: str, root: str, file: str | None, download: bool, seed: int) -> None:
-        """images, root, file, download: as `grey_images`. seed: of all draws; the run's seed changes nothing."""
+        """Keep where the digits come from.
+
+        - images, root, file, download: as in `grey_images`.
+        - seed: seed of all draws, independent of the run's seed.
+        """
         self.task = task
         self.images, self.root, self.file, self.download, self.seed = images, root, file, download, seed
 
@@ -40,7 +44,7 @@ class ColouredDigits(DataSource):
 
 
 def in_channel(pixels: Tensor, channel: Tensor, *, channels: int) -> Tensor:
-    """Return uint8 [N, channels, h, w]: each grey image uint8 [N, h, w] in one channel, the others empty."""
+    """Put each grey image, (N, h, w) uint8, into one channel: (N, channels, h, w) uint8, the other channels zero."""
     images = pixels.new_zeros((len(pixels), channels, *pixels.shape[1:]))
     images[torch.arange(len(pixels)), channel] = pixels
     return images

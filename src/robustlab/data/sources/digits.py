@@ -11,15 +11,15 @@ from robustlab.core import rng
 from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import DataSource, Split, TaskSpec
 
-_SPLIT_SEED = 0  # a constant of the data set, not of the run: every run is tested on the same images
+_SPLIT_SEED = 0  # a constant of the data set, so that every run is tested on the same images
 _TEST_FRACTION = 0.2
 
 
 class Digits(DataSource):
-    """scikit-learn's `load_digits` (UCI optical digits, test part), cut into train and test once and for all.
+    """scikit-learn's `load_digits` (UCI optical digits, test part), with a fixed split into train and test.
 
-    Images are uint8 [N, 1, 8, 8]; the original grey levels 0..16 are scaled to 0..255. Each class gives
-    round(20 %) of its samples to the test split: 1,438 training and 359 test images.
+    Images are (N, 1, 8, 8) uint8; the original grey levels 0..16 are scaled to 0..255. 20 % of each class, rounded, is
+    the test split: 1,438 training and 359 test images.
     """
 
     def __init__(self, *, mean: Sequence[float] = (0.306,), std: Sequence[float] = (0.377,)) -> None:
@@ -30,7 +30,7 @@ class Digits(DataSource):
         """Return "train" or "test"; the order within a split is scikit-learn's."""
         if name not in ("train", "test"):
             raise ConfigError(f"digits has the splits train and test, not {name!r}")
-        from sklearn.datasets import load_digits  # imported here: half a second that other data sets need not pay
+        from sklearn.datasets import load_digits  # imported here, since it takes half a second
 
         images, classes = load_digits(return_X_y=True)
         grey = torch.from_numpy(images).reshape(-1, 1, 8, 8)
@@ -41,7 +41,7 @@ class Digits(DataSource):
 
 
 def _in_test(labels: Tensor) -> Tensor:
-    """Return which samples are test samples, bool [N]: the same share of each class, drawn by a counter-based hash."""
+    """Return which samples are test samples, (N,) bool: the same share of each class, by a counter-based hash."""
     draw = rng.uniform(rng.fold(_SPLIT_SEED, "digits", "test"), torch.arange(len(labels)), 1).flatten()
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(10):

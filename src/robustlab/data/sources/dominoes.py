@@ -24,11 +24,11 @@ _SIDE = 32
 
 
 class Dominoes(DataSource):
-    """The class is that of the CIFAR-10 image below (two of ten), the attribute that of the grey image above.
+    """The class is given by the CIFAR-10 image below (two of ten classes), the attribute by the grey image above.
 
     Each half is 32x32, the grey one in RGB with a black frame. Validation images come from CIFAR-10's training images,
-    test images from its test images. Training, validation and test have different grey images, too; where there are
-    fewer of them than CIFAR-10 images, each is used several times within its split.
+    test images from its test images. Training, validation and test also use different grey images; if there are fewer
+    of them than CIFAR-10 images, each is used several times within its split.
     """
 
     splits = ("train", "val", "test")
@@ -54,13 +54,17 @@ class Dominoes(DataSource):
         mean: Sequence[float] = (0.366, 0.358, 0.354),
         std: Sequence[float] = (0.334, 0.332, 0.335),
     ) -> None:
-        """images, root, file, download: of the upper half, as `grey_images`; download holds for CIFAR-10, too.
+        """Check the arguments.
 
-        above: the classes that go with classes 0 and 1; None: 0 and 1 of digits, coat (4) and dress (3) of clothes.
-        below: of CIFAR-10, by default automobile and truck. cifar: "release" (the python version) or "parquet" (as the
-        Hub's uoft-cs/cifar10, decoded into `cache_dir`). cifar_root: None takes root, and cifar10/plain_text below it
-        for parquet. correlation: share of each class with a = y in train, eval_correlation in val and test. train, val,
-        test: number of images; None: all. seed: of all draws; the run's seed changes nothing.
+        - images, root, file, download: source of the upper half, as in `grey_images`; `download` also applies to
+          CIFAR-10.
+        - above: upper classes that go with classes 0 and 1; None for digits 0 and 1, or coat (4) and dress (3).
+        - below: CIFAR-10 classes, by default automobile and truck.
+        - cifar: "release" (the python version) or "parquet" (the Hub's uoft-cs/cifar10, decoded into `cache_dir`).
+        - cifar_root: None for `root`, or for cifar10/plain_text below it with parquet.
+        - correlation, eval_correlation: share of each class with a = y in train, and in val and test.
+        - train, val, test: number of images; None for all.
+        - seed: seed of all draws, independent of the run's seed.
         """
         check_share("correlation", correlation)
         check_share("eval_correlation", eval_correlation)
@@ -96,7 +100,7 @@ class Dominoes(DataSource):
         return Split(images, labels, attributes)
 
     def _rows(self, name: str, classes: Tensor) -> Tensor:
-        """Return the places of a split's images in the CIFAR-10 split that they come from, sorted."""
+        """Return the positions of a split's images in the CIFAR-10 split that they come from, sorted."""
         members = torch.nonzero((classes == self.below[0]) | (classes == self.below[1])).flatten()
         part = "test" if name == "test" else "train"
         members = members[shuffled(rng.fold(self.seed, "dominoes", "order", part), len(members))]
@@ -111,7 +115,7 @@ class Dominoes(DataSource):
         return there[:wanted].sort().values
 
     def _upper(self, name: str, attributes: Tensor) -> Tensor:
-        """Return the upper halves uint8 [N, 3, 32, 32], of class `above[attribute]`."""
+        """Return the upper halves, (N, 3, 32, 32) uint8, of class `above[attribute]`."""
         grey = grey_images(self.images, root=self.root, file=self.file, download=self.download)
         pixels, classes = (grey.test, grey.test_labels) if name == "test" else (grey.train, grey.train_labels)
         chosen = torch.empty(len(attributes), dtype=torch.int64)
@@ -124,7 +128,7 @@ class Dominoes(DataSource):
         return framed[:, None].expand(-1, 3, -1, -1)
 
     def _pool(self, name: str, label: int, classes: Tensor) -> Tensor:
-        """Return the grey images of one class that a split may show, shuffled; val takes a tenth of those of train."""
+        """Return the grey images of one class that a split may use, shuffled; val gets a tenth of the training ones."""
         pool = torch.nonzero(classes == label).flatten()
         part = "test" if name == "test" else "train"
         pool = pool[shuffled(rng.fold(self.seed, "dominoes", "above", part, label), len(pool))]

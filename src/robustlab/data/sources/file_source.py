@@ -1,4 +1,4 @@
-"""What data sets of one file per image have in common: listing, decoding once into the cache, or lazily."""
+"""Base class of data sets with one file per image: list files, and decode them once into the cache or lazily."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CLUTTER = frozenset({"thumbs.db", "desktop.ini"})  # left behind by file browse
 
 
 class FileImages(EncodedImages):
-    """Images in files, decoded when asked for; a `LazyImages`."""
+    """Images in files, decoded on demand; a `LazyImages`."""
 
     def __init__(self, root: Path, files: Sequence[str], channels: int) -> None:
         """Decode `files`, relative to `root`, to `channels`."""
@@ -42,7 +42,7 @@ class FileImages(EncodedImages):
         return len(self.files)
 
     def encoded(self, index: int) -> tuple[str, Path]:
-        """Return the file's path relative to the root, and its path."""
+        """Return the file's path relative to the root, and its full path."""
         return self.files[index], self.root / self.files[index]
 
     def staged(self, stage: Stage) -> FileImages:
@@ -51,11 +51,11 @@ class FileImages(EncodedImages):
 
 
 class FileSource(DataSource):
-    """Base of the data sets of one file per image. A subclass says which files and labels a split has.
+    """Base class of data sets with one file per image; a subclass returns the files and labels of each split.
 
-    Resident images are decoded once, into `cache_dir` (a new cache when a file's name, size or time of change differs,
-    or `size`, or `channels`), and memory-mapped from there. All damaged files are reported together, or left out with
-    `on_error` = "skip": then every image is decoded once to find them, also where they are streamed.
+    Resident images are decoded once into `cache_dir` and memory-mapped from there; a change in a file's name, size or
+    modification time, or in `size` or `channels`, makes a new cache. All damaged files are reported together, or
+    skipped with `on_error` = "skip", which decodes every image once to find them, even for streaming.
     """
 
     can_skip = True
@@ -72,12 +72,15 @@ class FileSource(DataSource):
         storage: str = "resident",
         cache_dir: str | None = None,
     ) -> None:
-        """root: folder of the data set. mean, std: per channel, of pixels in [0, 1].
+        """Check the arguments.
 
-        size: side of the training images. Resident: other sizes are cut to a centred square and resized to it (stretch:
-        resized without the cut); None takes the first image's shape, which all others must have then. Streaming: what
-        the crop in the workers yields. storage: "resident" or "streaming". cache_dir: None decodes into memory every
-        time.
+        - root: folder of the data set.
+        - mean, std: per channel, for pixels in [0, 1].
+        - size: side of the training images. Resident: images are cropped to the central square and resized to it; None
+          uses the first image's shape, which all others must share. Streaming: size of the workers' crops.
+        - stretch: resize without cropping.
+        - storage: "resident" or "streaming".
+        - cache_dir: None decodes into memory every time.
         """
         self.root = Path(root).expanduser()
         self.mean, self.std, self.channels = tuple(mean), tuple(std), channels
@@ -88,7 +91,7 @@ class FileSource(DataSource):
 
     @abstractmethod
     def class_names(self) -> tuple[str, ...]:
-        """Return the class names in the order of their labels. Raises ConfigError, DataError."""
+        """Return the class names in label order. Raises ConfigError, DataError."""
 
     @abstractmethod
     def files(self, name: str) -> tuple[list[str], list[int]]:
@@ -101,7 +104,7 @@ class FileSource(DataSource):
         return TaskSpec(len(names), self._image_shape(), self.mean, self.std, names)
 
     def split(self, name: str) -> Split:
-        """Return a split: uint8 [N, C, H, W], memory-mapped where there is a cache folder, or `FileImages`."""
+        """Return a split: (N, C, H, W) uint8, memory-mapped if there is a cache folder, or `FileImages`."""
         files, classes = self.files(name)
         what = f"{self.root} ({name})"
         if not files:
@@ -120,7 +123,7 @@ class FileSource(DataSource):
         return self._skipped
 
     def _undamaged(self, name: str, files: Sequence[str]) -> list[int]:
-        """Return the places in `files` of what is kept: all, or with `on_error` = "skip" what decodes."""
+        """Return the positions in `files` to keep: all, or with `on_error` = "skip" those that decode."""
         if self.on_error != "skip":
             return list(range(len(files)))
         record = None
@@ -141,12 +144,12 @@ class FileSource(DataSource):
             key = fingerprint(self.root, files, name, shape, self.size, *stretch)
             path = self.cache_dir / type(self).__name__.lower() / f"{name}-{key}.npy"
         items = ((file, self.root / file) for file in files)
-        mend = "replace or remove them, or leave them out with dataset.on_error=skip"
+        fix = "replace or remove them, or skip them with dataset.on_error=skip"
         array = cached_array(
             path,
             (len(files), *shape),
             "uint8",
-            lambda: image_blocks(items, shape, size=self.size, what=what, stretch=self.stretch, mend=mend),
+            lambda: image_blocks(items, shape, size=self.size, what=what, stretch=self.stretch, fix=fix),
         )
         return torch.from_numpy(array)
 
@@ -158,7 +161,7 @@ class FileSource(DataSource):
         for file in self.files("train")[0]:
             try:
                 height, width, _ = decode_image(file, self.root / file, channels=self.channels).shape
-            except DataError as error:  # `split` will list it with all others
+            except DataError as error:  # `split` will report it together with all others
                 problems.append(str(error))
                 continue
             return self.channels, height, width
@@ -170,14 +173,14 @@ class FileSource(DataSource):
 
 
 def need(path: Path, layout: str) -> Path:
-    """Return `path`; ConfigError with the expected layout if it is not there."""
+    """Return `path`. Raises ConfigError that describes the expected layout if it does not exist."""
     if not path.exists():
         raise ConfigError(f"{path} does not exist; {layout}; dataset.source.root or ROBUSTLAB_DATA names the folder")
     return path
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file that are not blank. Raises DataError if it is not text."""
+    """Return the non-blank lines of a text file. Raises DataError if it is not text."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
@@ -185,15 +188,15 @@ def read_lines(path: Path) -> list[str]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Return the names of the folders in `folder`, sorted by code point, without hidden ones."""
+    """Return the names of the non-hidden folders in `folder`, sorted by code point."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def image_files(folder: Path) -> list[str]:
-    """Return the images below `folder` (relative, "/"), sorted by code point whatever the file system's order.
+    """Return the images below `folder` (relative, with "/"), sorted by code point.
 
-    Hidden files are passed over, and so are, with a warning, files that are not images by their suffix.
+    Hidden files are ignored, and so are, with a warning, files without an image suffix.
     """
     images: list[str] = []
     others: list[str] = []
@@ -218,14 +221,14 @@ def _warn_of_others(folder: Path, others: Sequence[str]) -> None:
         return
     _TOLD.add(folder)
     if len(_TOLD) > _MOST_TOLD:
-        warn("more folders hold files that are not images, which are left out")
+        warn("more folders contain files without an image suffix, which are ignored")
         return
     more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-    warn(f"{folder / others[0]}{more}: not an image by its suffix, left out")
+    warn(f"{folder / others[0]}{more}: no image suffix, ignored")
 
 
 def check_manifest(expected: Sequence[str], found: Collection[str], *, where: str) -> None:
-    """Raise DataError naming files that are listed twice, or listed but not there."""
+    """Raise DataError that names files listed twice, or listed but missing."""
     seen: set[str] = set()
     twice = [name for name in expected if name in seen or seen.add(name)]
     if twice:

@@ -1,4 +1,4 @@
-"""Grey 28x28 images with ten classes, from which coloured, textured and stacked data sets are made."""
+"""Read grey 28x28 images with ten classes, from which coloured, textured and stacked data sets are made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STROKES = 20  # MNIST scales its digits to 20x20 pixels and leaves 4 on each si
 
 @dataclass(frozen=True)
 class GreyImages:
-    """Images uint8 [N, 28, 28] and labels int64 [N] in 0..9, in the order of their source."""
+    """Images, (N, 28, 28) uint8, and labels, (N,) int64 in 0..9, in the order of their source."""
 
     train: Tensor
     train_labels: Tensor
@@ -42,10 +42,14 @@ class GreyImages:
 
 
 def grey_images(images: str, *, root: str, file: str | None, download: bool) -> GreyImages:
-    """Return the images of a source, one of `Images`. Raises ConfigError where they are not there, DataError.
+    """Return the images of a source, one of `Images`.
 
-    root: folder of the data sets. file: for mnist_npz, an .npz with train_images, train_labels, test_images,
-    test_labels; None takes mnist/mnist_12k.npz below root. download: fetch mnist or fashion_mnist if missing.
+    - root: folder of the data sets.
+    - file: for mnist_npz, an .npz with train_images, train_labels, test_images, test_labels; None for
+      mnist/mnist_12k.npz below root.
+    - download: download mnist or fashion_mnist if missing.
+
+    Raises ConfigError if they are missing, DataError if they are damaged.
     """
     if images == "mnist_npz":
         path = Path(root).expanduser() / "mnist" / "mnist_12k.npz" if file is None else Path(file).expanduser()
@@ -64,7 +68,7 @@ def _from_npz(path: Path) -> GreyImages:
         "the release, or dataset.source.images=digits for scikit-learn's digits, which need no file",
     )
     try:
-        # opened here: NumPy would leave a damaged file open
+        # opened here, because NumPy would leave a damaged file open
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             missing = [key for key in _KEYS if key not in archive]
             if missing:

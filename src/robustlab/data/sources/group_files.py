@@ -1,4 +1,4 @@
-"""What data sets of one file per image with known groups have in common, and such a data set of the user's own."""
+"""Base class of data sets with one file per image and known groups, and a data set described by a user's table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPLIT_CODES = {name: number for number, part in enumerate(SPLITS) for name in (
 
 @dataclass(frozen=True)
 class Rows:
-    """The images of one split: files relative to the root, labels and attributes, one entry per image."""
+    """The images of a split: files relative to the root, labels and attributes, one entry per image."""
 
     files: list[str]
     labels: list[int]
@@ -31,10 +31,12 @@ class Rows:
 
 
 class GroupFiles(FileSource):
-    """Base of the data sets of one file per image in which class and attribute of every image are known.
+    """Base class of data sets with one file per image, where class and attribute of every image are known.
 
-    A subclass says which rows each split has; all splits are read and checked together, once. attribute_names: of the
-    attribute's values. expected: counts of the published data set by split, where they are known.
+    A subclass returns the rows of each split; all splits are read and checked together, once.
+
+    - attribute_names: names of the attribute's values.
+    - expected: split -> counts of the published data set, if known.
     """
 
     splits: tuple[str, ...] = SPLITS
@@ -43,21 +45,21 @@ class GroupFiles(FileSource):
 
     @abstractmethod
     def read_rows(self) -> Mapping[str, Rows]:
-        """Return the rows of every split, as the metadata give them. Raises ConfigError, DataError."""
+        """Return the rows of every split according to the metadata. Raises ConfigError, DataError."""
 
     def check_rows(self, rows: Mapping[str, Rows]) -> None:
-        """Raise DataError unless the images are those of the rows; not needed where the rows come from folders."""
+        """Raise DataError unless rows and images match; not needed if the rows come from folders."""
 
     @cached_property
     def rows(self) -> Mapping[str, Rows]:
-        """The rows of every split, read and checked when first asked for."""
+        """The rows of every split, read and checked on first access."""
         rows = self.read_rows()
         self.check_rows(rows)
         return rows
 
     @cached_property
     def task(self) -> TaskSpec:  # pyright: ignore[reportIncompatibleVariableOverride]  # read only when asked for
-        """The task, with the names of the attribute's values; reads what `FileSource.task` reads."""
+        """The task, with the names of the attribute's values; reads the same files as `FileSource.task`."""
         names = self.class_names()
         return TaskSpec(len(names), self._image_shape(), self.mean, self.std, names, self.attribute_names)
 
@@ -68,7 +70,7 @@ class GroupFiles(FileSource):
         return self.rows[name].files, self.rows[name].labels
 
     def split(self, name: str) -> Split:
-        """Return one of `splits`, as `FileSource.split` and with attributes, int64 [N]."""
+        """Return one of `splits` like `FileSource.split`, with attributes, (N,) int64."""
         plain, rows = super().split(name), self.rows[name]
         attributes = torch.tensor(rows.attributes, dtype=torch.int64)[self._undamaged(name, rows.files)]
         return replace(plain, attributes=attributes)
@@ -88,7 +90,7 @@ def by_split(
 
 
 def images_below(folder: Path) -> set[str]:
-    """Return the images below `folder`, relative to it, with "/"; without hidden files and files of other kinds."""
+    """Return the images below `folder`, relative to it, with "/", ignoring hidden and other files."""
     found: set[str] = set()
     for current, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -103,7 +105,7 @@ def images_below(folder: Path) -> set[str]:
 
 
 def check_files(rows: Mapping[str, Rows], found: Collection[str], *, where: str) -> None:
-    """Raise DataError unless a table lists every image that is there once, and no other; `where` names the table."""
+    """Raise DataError unless a table lists every existing image exactly once, and no other; `where` names the table."""
     listed = [file for part in rows.values() for file in part.files]
     check_manifest(listed, found, where=where)
     extra = sorted(set(found).difference(listed))
@@ -112,10 +114,10 @@ def check_files(rows: Mapping[str, Rows], found: Collection[str], *, where: str)
 
 
 class GroupFolder(GroupFiles):
-    """Any images with a CSV table of file, split, class and attribute of each, as `robustlab prepare-data` writes it.
+    """Any images with a CSV table of file, split, class and attribute, as written by `robustlab prepare-data`.
 
-    Splits are 0, 1, 2 or train, val, test; classes and attributes are numbered from 0. Group numbers are made anew from
-    class and attribute: other projects number their groups in other orders.
+    Splits are 0, 1, 2 or train, val, test; classes and attributes are numbered from 0. Group numbers are recomputed
+    from class and attribute, since other projects number groups differently.
     """
 
     def __init__(
@@ -136,10 +138,10 @@ class GroupFolder(GroupFiles):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        """table: path, relative to the root or absolute; its column of files is relative to the root.
+        """Check the arguments. Others are as in `FileSource`. Images without a row are ignored.
 
-        class_names, attribute_names: in the order of their numbers; empty: the numbers themselves, up to the largest.
-        Others as `FileSource`. Images without a row are passed over.
+        - table: path, relative to the root or absolute; its file column is relative to the root.
+        - class_names, attribute_names: in numerical order; empty for the numbers themselves, up to the largest.
         """
         super().__init__(root, mean=mean, std=std, size=size, stretch=stretch, storage=storage, cache_dir=cache_dir)
         self.table = self.root / Path(table).expanduser()
@@ -148,15 +150,15 @@ class GroupFolder(GroupFiles):
 
     @cached_property
     def attribute_names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # as `task`
-        """The names that were given, else the numbers that occur."""
+        """The given names, or else the numbers that occur."""
         return self._names[1] or _numbers(row.attributes for row in self.rows.values())
 
     def class_names(self) -> tuple[str, ...]:
-        """Return the names that were given, else the numbers that occur."""
+        """Return the given names, or else the numbers that occur."""
         return self._names[0] or _numbers(row.labels for row in self.rows.values())
 
     def read_rows(self) -> dict[str, Rows]:
-        """Return the rows of every split; the order is the table's."""
+        """Return the rows of every split, in the order of the table."""
         path = need(self.table, f"expected a CSV file with the columns {', '.join(self.columns)}")
         table = read_columns(path, self.columns)
         file, split, label, attribute = (table[name] for name in self.columns)

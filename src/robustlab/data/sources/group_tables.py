@@ -1,4 +1,4 @@
-"""Group tables: metadata files that say class and attribute of every image; counting, comparing and writing groups."""
+"""Read and write group tables, metadata with the class and attribute of every image; count and compare groups."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from robustlab.data.dataset import DataSource, Split, TaskSpec
 from robustlab.data.storage.encoded_images import listing
 
 COLUMNS = ("index", "file", "split", "y", "a", "g")
-"""Of a table that `write_table` makes; a and g are -1 where there is no attribute, file is empty without files."""
+"""Columns of tables made by `write_table`; a and g are -1 without attributes, file is empty without files."""
 
 Counts = tuple[tuple[int, ...], ...]
-"""Images of each class (rows) with each attribute (columns)."""
+"""Number of images of each class (rows) with each attribute (columns)."""
 
 
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
-    """Return columns of a CSV file with a header, as they stand there. Raises DataError for a missing column or field.
+    """Return columns of a CSV file with a header, as text, ignoring a byte order mark and empty lines.
 
-    A byte order mark at the beginning is passed over, and so are empty lines.
+    Raises DataError for a missing column or field.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -37,10 +37,11 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
 def pick(
     path: Path, rows: Iterable[Sequence[str]], header: Sequence[str], names: Sequence[str], *, where: str, first: int
 ) -> list[list[str]]:
-    """Return the columns `names` of rows with the fields `header`; only these are kept in memory.
+    """Return the columns `names` of rows with the fields `header`, keeping only these in memory.
 
-    Raises DataError for a missing column, or listing the rows that do not have as many fields as the header; `where`
-    and `first` say how rows are called and counted.
+    - where, first: what a row is called in messages, and the number of the first one.
+
+    Raises DataError for a missing column, or with a list of rows whose number of fields differs from the header's.
     """
     missing = [name for name in names if name not in header]
     if missing:
@@ -55,24 +56,26 @@ def pick(
         for column, place in zip(columns, places, strict=True):
             column.append(row[place].strip())
     if ragged:
-        raise DataError(listing(ragged, f"{path}: {len(ragged)} {where}(s) have not {len(header)} fields"))
+        raise DataError(listing(ragged, f"{path}: {len(ragged)} {where}(s) do not have {len(header)} fields"))
     return columns
 
 
 def codes(values: Sequence[str], known: Mapping[str, int], *, where: str) -> list[int]:
-    """Return the number that `known` gives each value. Raises DataError listing the rows that have another value.
+    """Return the number that `known` assigns to each value.
 
-    Rows are counted from 1, without the header. where: file and column.
+    - where: file and column, for the message.
+
+    Raises DataError that lists rows with any other value, counted from 1 without the header.
     """
     found = [known.get(value, -1) for value in values]
     if -1 in found:
         bad = [f"row {row}: {value!r}" for row, value in enumerate(values, start=1) if value not in known]
-        raise DataError(listing(bad, f"{where}: {len(bad)} value(s) are none of {', '.join(known)}"))
+        raise DataError(listing(bad, f"{where}: {len(bad)} value(s) are not one of {', '.join(known)}"))
     return found
 
 
 def count(split: Split, task: TaskSpec) -> Counts:
-    """Return how many images each class (rows) has with each attribute (columns; one column without attributes)."""
+    """Return the number of images of each class (rows) with each attribute (columns; one without attributes)."""
     columns = max(task.num_attributes, 1)
     attributes = torch.zeros_like(split.labels) if split.attributes is None else split.attributes
     cells = torch.bincount(split.labels * columns + attributes, minlength=task.num_classes * columns)
@@ -80,7 +83,7 @@ def count(split: Split, task: TaskSpec) -> Counts:
 
 
 def show(counts: Counts, task: TaskSpec) -> str:
-    """Return the counts as text: a line for each class, a column for each attribute, and the sums of both."""
+    """Format the counts as a table: one line per class, one column per attribute, and totals of both."""
     names = task.class_names or tuple(map(str, range(task.num_classes)))
     lines = [["class", *(task.attribute_names or ("images",))]]
     lines += [[name, *map(str, row)] for name, row in zip(names, counts, strict=True)]
@@ -94,7 +97,7 @@ def show(counts: Counts, task: TaskSpec) -> str:
 
 
 def differences(counts: Counts, expected: Counts, task: TaskSpec) -> list[str]:
-    """Return a line for each group whose count is not the expected one; none if all agree."""
+    """Return a line for each group whose count differs from the expected one."""
     flat = [[number for row in table for number in row] for table in (counts, expected)]
     return [
         f"{name} (g{group}) has {found} images, the published data set has {known}"
@@ -106,7 +109,9 @@ def differences(counts: Counts, expected: Counts, task: TaskSpec) -> list[str]:
 def write_table(path: Path, source: DataSource, splits: Iterable[str]) -> int:
     """Write the group table of `splits` as CSV with `COLUMNS`; return the number of rows.
 
-    index: the image's stable index in its split. g = y * num_attributes + a. Raises ConfigError, DataError.
+    The column `index` is the image's stable index in its split, and g = y * num_attributes + a.
+
+    Raises ConfigError, DataError.
     """
     rows: list[tuple[int, str, str, int, int, int]] = []
     columns = source.task.num_attributes

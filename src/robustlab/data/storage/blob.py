@@ -1,4 +1,4 @@
-"""Encoded images laid end to end in one file, so that workers read any one of them without unpacking its shard."""
+"""Store encoded images back to back in one file, so that workers can read any of them without unpacking its shard."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from robustlab.data.storage.staging import Stage
 
 
 def packed(path: Path, count: int, rows: Callable[[], Iterable[tuple[str, bytes | None]]]) -> Path:
-    """Return `path` with the bytes of `count` images end to end, written from `rows()` if it is not there whole.
+    """Return `path`, which holds the bytes of `count` images back to back, writing it from `rows()` if necessary.
 
-    The offsets, int64 [count + 1], are in the file of the same name with .npy. It is published last, and the pair
-    counts only if they fit.
+    The offsets, (count + 1,) int64, are in the file of the same name with .npy, which is published last; the pair is
+    only used if both fit together.
     """
     if not _whole(path, count):
         with exclusive(path):
@@ -40,10 +40,13 @@ def _whole(path: Path, count: int) -> bool:
 
 
 class BlobImages(EncodedImages):
-    """Images of a file written by `packed`; each process opens it for itself, so pickling sends only its name."""
+    """Images in a file written by `packed`; each process opens it separately, so pickling only sends its name."""
 
     def __init__(self, path: Path, shards: list[tuple[str, int]], channels: int) -> None:
-        """shards: name and number of rows of the files that the images came from, for messages."""
+        """Open the file.
+
+        - shards: name and number of rows of the original files, for messages.
+        """
         super().__init__(channels)
         self._path, self._shards = path, shards
         self._names = [name for name, _ in shards]
@@ -53,7 +56,7 @@ class BlobImages(EncodedImages):
     def _open(self) -> None:
         offsets = read_array(self._path.with_suffix(".npy"), (self._ends[-1] + 1,), "int64")
         if offsets is None or not self._path.is_file():
-            raise ConfigError(f"{self._path} has vanished from the cache; start the command again to rebuild it")
+            raise ConfigError(f"{self._path} has vanished from the cache; run the command again to rebuild it")
         self._offsets = offsets
         self._bytes = np.memmap(self._path, dtype=np.uint8, mode="r")
 
@@ -62,7 +65,7 @@ class BlobImages(EncodedImages):
         return self._ends[-1]
 
     def encoded(self, index: int) -> tuple[str, bytes]:
-        """Return the shard and row that the image came from, and its bytes."""
+        """Return the original shard and row of an image, and its bytes."""
         shard = bisect_right(self._ends, index)
         row = index - (self._ends[shard - 1] if shard else 0)
         begin, end = int(self._offsets[index]), int(self._offsets[index + 1])
@@ -74,11 +77,11 @@ class BlobImages(EncodedImages):
         return BlobImages(stage.files(self._path.parent, names) / self._path.name, self._shards, self.channels)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the open files out."""
+        """Return the state without open files."""
         return {key: value for key, value in self.__dict__.items() if key not in ("_offsets", "_bytes")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Open the files again."""
+        """Restore the state and reopen the files."""
         for key, value in state.items():
             setattr(self, key, value)
         self._open()

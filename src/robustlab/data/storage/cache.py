@@ -1,4 +1,4 @@
-"""Files under the cache folder: published whole or not at all, so that a half-written one is never read."""
+"""Publish files in the cache folder atomically, so that a half-written one is never read."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from robustlab.core.errors import UnavailableError
 
 try:
     import fcntl
-except ImportError:  # no such locks on Windows: two processes may both prepare, each still publishes atomically
+except ImportError:  # not on Windows: two processes may prepare the same file, but each publishes it atomically
     fcntl = None
 
 
 def fingerprint(root: Path, files: Iterable[str], *settings: object) -> str:
-    """Return a hash (16 hex digits) of the files' names, sizes and times of change, and of the settings.
+    """Return a hash (16 hex digits) of the files' names, sizes and modification times, and of the settings.
 
-    files: relative to `root`. A file that cannot be read counts as such: reading it gives the better error.
+    An unreadable file enters as such; reading it later gives a better error.
+
+    - files: relative to `root`.
     """
     digest = hashlib.sha256(repr((str(root.resolve()), *settings)).encode())
     for file in files:
@@ -37,16 +39,16 @@ def fingerprint(root: Path, files: Iterable[str], *settings: object) -> str:
 
 
 def read_array(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray | None:
-    """Return the array in `path`, memory-mapped copy-on-write; None if it is absent or not whole or another one."""
+    """Return the array in `path`, memory-mapped copy-on-write; None if it is missing, incomplete or different."""
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # absent, cut short, not an array
+    except (OSError, ValueError, EOFError):  # missing, truncated, not an array
         return None
     return array if array.shape == shape and array.dtype == np.dtype(dtype) else None
 
 
 def write_array(file: IO[bytes], shape: tuple[int, ...], dtype: str, blocks: Iterable[np.ndarray]) -> None:
-    """Write `blocks`, which follow each other along the first axis, as one .npy of `shape` to `file`."""
+    """Write `blocks`, concatenated along the first axis, as one .npy of `shape` to `file`."""
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(file, header)
     for block in blocks:
@@ -58,15 +60,16 @@ def cached_array(
 ) -> np.ndarray:
     """Return the array of `shape` in `path`, made from `blocks()` the first time; made in memory if `path` is None.
 
-    Processes that need the same array at the same time wait for the first and read what it made. Raises
-    UnavailableError if the folder cannot be written, and whatever `blocks` raises (nothing is published then).
+    If several processes need the same array, the first one makes it and the others wait.
+
+    Raises UnavailableError if the folder is not writable, and whatever `blocks` raises (then nothing is published).
     """
     if path is None:
         return np.concatenate(list(blocks()))
     array = read_array(path, shape, dtype)
     if array is None:
         with exclusive(path):
-            array = read_array(path, shape, dtype)  # another process may have made it meanwhile
+            array = read_array(path, shape, dtype)  # another process may have made it in the meantime
             if array is None:
                 with publish(path) as file:
                     write_array(file, shape, dtype, blocks())
@@ -78,7 +81,7 @@ def cached_array(
 
 @contextmanager
 def publish(path: Path) -> Iterator[IO[bytes]]:
-    """Give a temporary file that becomes `path` when the block ends well, and vanishes when it does not."""
+    """Yield a temporary file that becomes `path` if the block succeeds, and is deleted otherwise."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with _writable(path.parent), temporary.open("xb") as file:
@@ -93,13 +96,13 @@ def publish(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Let one process at a time into the block, on file systems that have locks."""
+    """Let one process at a time into the block, on file systems with locks."""
     with _writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.name}.lock").open("wb")
     with lock:
         if fcntl is not None:
-            # some network file systems have no locks: there both processes prepare, which is slow but safe
+            # some network file systems have no locks: both processes then prepare the file, which is slow but safe
             with suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -107,11 +110,11 @@ def exclusive(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _writable(folder: Path) -> Iterator[None]:
-    """Turn the system's refusal to write into a sentence."""
+    """Turn the system's refusal to write into UnavailableError."""
     try:
         yield
     except OSError as error:
         raise UnavailableError(
             f"cannot write the cache folder {folder} ({error.strerror or error}); "
-            "make room or set paths.cache_dir to a folder that can be written"
+            "free up space or set paths.cache_dir to a writable folder"
         ) from error

@@ -1,4 +1,4 @@
-"""Which images of a data set do not decode: found once, and kept in the cache folder."""
+"""Find the images of a data set that do not decode, once, and remember them in the cache folder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from robustlab.data.storage.encoded_images import EncodedImages, decode_image, l
 
 
 def damaged_files(root: Path, files: Sequence[str], *, channels: int, record: Path | None) -> dict[str, str]:
-    """Return the files, relative to `root`, that do not decode, each with the reason.
+    """Return file, relative to `root` -> reason, for files that do not decode.
 
-    record: where the answer is kept; its name must depend on what the files are. Every image is decoded without it.
+    - record: file that stores the result, whose name must depend on the files; without it, every image is decoded.
     """
     if record is None:
         return _decode_all(root, files, channels)
@@ -38,7 +38,7 @@ def _decode_all(root: Path, files: Sequence[str], channels: int) -> dict[str, st
 
 
 def check_images(images: EncodedImages, *, what: str) -> None:
-    """Decode every image, and raise DataError that lists all that are damaged; `what` names the data set."""
+    """Decode every image and raise DataError that lists all damaged ones; `what` names the data set."""
     bad: list[str] = []
     for index in range(len(images)):
         try:

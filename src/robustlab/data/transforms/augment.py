@@ -1,6 +1,6 @@
-"""Batched augmentation with an independent draw for every sample, and what follows it: normalisation and MixUp.
+"""Batched augmentation with independent random draws per sample, followed by normalisation and MixUp.
 
-The rules that all transforms keep are in `robustlab.data.transforms.transform`.
+The rules for transforms are in `robustlab.data.transforms.transform`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from robustlab.data.transforms.transform import Transform, choose, cut, integers
 
 
 class PadCrop(Transform):
-    """Pad on all sides, then cut a window at a random place: CIFAR's weak augmentation with padding 4."""
+    """Pad on all sides, then crop at a random position; with padding 4, CIFAR's weak augmentation."""
 
     draws = 2
 
@@ -29,9 +29,11 @@ class PadCrop(Transform):
         fill: Annotated[int, Range(low=0, high=255)] | Literal["reflect"] = 0,
         size: Annotated[int, Range(low=1)] | None = None,
     ) -> None:
-        """padding: pixels on each side. fill: their grey level, or "reflect": the image mirrored at its border.
+        """Check the arguments.
 
-        size: side of the window; None: the image's size.
+        - padding: pixels on each side.
+        - fill: their grey level, or "reflect" to mirror the image at its border.
+        - size: side of the crop; None for the image's size.
         """
         grey = fill == "reflect" or (isinstance(fill, int) and 0 <= fill <= 255)
         if padding < 0 or not grey or (size is not None and size < 1):
@@ -41,9 +43,9 @@ class PadCrop(Transform):
         self.padding, self.fill, self.size = padding, fill, size
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """Cut rows by u[:, 0] and columns by u[:, 1].
+        """Choose the row by u[:, 0] and the column by u[:, 1].
 
-        Raises ConfigError where the window is larger than the image, or the image too small to be mirrored.
+        Raises ConfigError if the crop is larger than the padded image, or the image is too small to be mirrored.
         """
         height, width = self.size or images.shape[2], self.size or images.shape[3]
         if not self.padding:
@@ -61,18 +63,18 @@ class PadCrop(Transform):
 
 
 class Flip(Transform):
-    """Mirror left and right with a probability."""
+    """Flip horizontally with a given probability."""
 
     draws = 1
 
     def __init__(self, probability: Annotated[float, Range(low=0, high=1)] = 0.5) -> None:
-        """probability: in [0, 1]."""
+        """Flip with a `probability` in [0, 1]."""
         if not 0.0 <= probability <= 1.0:
             raise ConfigError(f"Flip needs a probability in [0, 1], got {probability}")
         self.probability = probability
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """Mirror the samples with u < probability."""
+        """Flip the samples with u < probability."""
         chosen = (u < self.probability).to(images.device, non_blocking=True)
         return choose(chosen[:, 0], images.flip(3), images)
 
@@ -81,7 +83,7 @@ class Flip(Transform):
 def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], repeats: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return float32 [C * repeats] scale and shift with (x / 255 - mean) / std = scale * x + shift."""
+    """Return scale and shift, (C * repeats,) float32, with (x / 255 - mean) / std = scale * x + shift."""
     deviation = torch.tensor(std, dtype=torch.float64)
     shift = -torch.tensor(mean, dtype=torch.float64) / deviation
     scale = 1.0 / (255.0 * deviation)
@@ -95,10 +97,12 @@ def normalize(
     *,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
-    """Return (images / 255 - mean) / std.
+    """Return (images / 255 - mean) / std, (B, C, H, W) float32 in `memory_format`.
 
-    images: uint8 [B, C, H, W]. mean, std: per channel, of pixels in [0, 1]. Returns float32 [B, C, H, W] in
-    `memory_format`. Raises ConfigError where mean and std do not fit the channels.
+    - images: (B, C, H, W) uint8.
+    - mean, std: per channel, for pixels in [0, 1].
+
+    Raises ConfigError if mean and std do not fit the channels.
     """
     count, channels, height, width = images.shape
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
@@ -108,7 +112,7 @@ def normalize(
     if memory_format is not torch.channels_last:
         scale, shift = _scale_and_shift(tuple(mean), tuple(std), 1, images.device)
         return images.float().mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
-    # Bytes are reordered before they become floats, and whole rows are scaled at once instead of C values at a time.
+    # Reorder bytes before converting to floats, and scale whole rows at once instead of C values at a time.
     scale, shift = _scale_and_shift(tuple(mean), tuple(std), width, images.device)
     rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)
     return rows.float().mul_(scale).add_(shift).view(count, height, width, channels).permute(0, 3, 1, 2)
@@ -123,16 +127,20 @@ def mixup(
     at_least_half: bool = False,
     own: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, float]:
-    """Mix every row with a row of a random permutation, with one lambda ~ Beta(alpha, alpha) for all (Zhang 2018).
+    """Mix every row with a random partner, with one lambda ~ Beta(alpha, alpha) for the whole batch (Zhang 2018).
 
-    inputs: float [B, ...]. targets: float [B, C]. alpha: 0 gives lambda = 1, inputs and targets as they came.
-    generator: on the CPU, the only source of randomness. at_least_half: lambda becomes max(lambda, 1 - lambda)
-    (DivideMix, CrossSplit). own: places of the inputs to mix, int64 on the CPU; None: all. Targets are always mixed
-    all. Returns (inputs, targets, lambda): lambda * row + (1 - lambda) * partner.
+    Returns (inputs, targets, lambda), where each row is lambda * row + (1 - lambda) * partner.
+
+    - inputs: (B, ...) float.
+    - targets: (B, C) float, all of which are mixed.
+    - alpha: 0 gives lambda = 1, which leaves inputs and targets unchanged.
+    - generator: CPU generator, the only source of randomness.
+    - at_least_half: replace lambda by max(lambda, 1 - lambda) (DivideMix, CrossSplit).
+    - own: positions of the inputs to mix, int64 on the CPU; None for all.
     """
     if alpha < 0:
         raise ConfigError(f"mixup needs alpha >= 0, got {alpha}")
-    # torch's Beta takes no generator: NumPy's does, so it is seeded from ours
+    # torch's Beta does not accept a generator, so use NumPy's, seeded from ours
     seed = int(torch.randint(2**62, (), generator=generator))
     partner = torch.randperm(len(inputs), generator=generator)
     mix = float(rng.numpy_generator(seed).beta(alpha, alpha)) if alpha > 0 else 1.0

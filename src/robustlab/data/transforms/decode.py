@@ -1,4 +1,4 @@
-"""Crops that the workers of the streaming path make while they decode: images of any size become one size."""
+"""Crops made by streaming workers while decoding, which bring images of any size to one size."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from robustlab.core.errors import ConfigError
 
 
 class Decode(ABC):
-    """Turns one decoded image into one of the size that the network sees. Picklable and without state."""
+    """Brings one decoded image to the network's input size. Picklable and stateless."""
 
     draws: int = 0
 
     @abstractmethod
     def __call__(self, image: Tensor, u: Tensor) -> Tensor:
-        """Return uint8 [C, size, size] for an image uint8 [C, h, w] and `draws` uniforms, float32 [draws]."""
+        """Return a (C, size, size) uint8 image.
+
+        - image: (C, h, w) uint8.
+        - u: uniform random numbers, (draws,) float32.
+        """
 
 
 def _resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Return the image in another size; bilinear with antialiasing, as torchvision and PIL do it."""
+    """Resize bilinearly with antialiasing, as in torchvision and PIL."""
     if tuple(image.shape[-2:]) == (height, width):
         return image
     return F.interpolate(image[None], (height, width), mode="bilinear", antialias=True, align_corners=False)[0]
@@ -44,7 +48,12 @@ class RandomResizedCrop(Decode):
     def __init__(
         self, *, size: int, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)
     ) -> None:
-        """size: side of the result. scale: range of the share of the area. ratio: range of width / height."""
+        """Check the arguments.
+
+        - size: side of the result.
+        - scale: bounds of the crop's area as a fraction of the image's.
+        - ratio: bounds of width / height.
+        """
         if size < 1 or not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
             raise ConfigError(
                 f"RandomResizedCrop needs size >= 1, scale in (0, 1] and ratio > 0, each from low to "
@@ -53,7 +62,7 @@ class RandomResizedCrop(Decode):
         self.size, self.scale, self.ratio = size, tuple(scale), tuple(ratio)
 
     def __call__(self, image: Tensor, u: Tensor) -> Tensor:
-        """Return uint8 [C, size, size]; u[:20] choose ten pairs of area and ratio, u[20:] the place."""
+        """Return (C, size, size) uint8; u[:20] are ten pairs of area and ratio, u[20:] the position."""
         top, left, height, width = self._window(image.shape[-2], image.shape[-1], u.tolist())
         return _resize(image[:, top : top + height, left : left + width], self.size, self.size)
 
@@ -65,23 +74,27 @@ class RandomResizedCrop(Decode):
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < w <= width and 0 < h <= height:
                 return int(u[20] * (height - h + 1)), int(u[21] * (width - w + 1)), h, w
-        w = min(width, round(height * self.ratio[1]))  # no window fits: the largest of an allowed ratio, centred
+        w = min(width, round(height * self.ratio[1]))  # none fits: largest centred one of an allowed ratio
         h = min(height, round(width / self.ratio[0]))
         return (height - h) // 2, (width - w) // 2, h, w
 
 
 class ResizeRandomCrop(Decode):
-    """Resize the shorter side, then cut a window at a random place."""
+    """Resize the shorter side, then crop at a random position."""
 
     def __init__(self, *, resize: int | Sequence[int], size: int) -> None:
-        """resize: the shorter side; of several values each is as likely. size: side of the window, at most `resize`."""
+        """Check the arguments.
+
+        - resize: length of the shorter side, or several equally likely ones.
+        - size: side of the crop, at most `resize`.
+        """
         self.sides = (resize,) if isinstance(resize, int) else tuple(resize)
         self.size, self.draws = size, 2 if len(self.sides) == 1 else 3
         if not self.sides or not 1 <= size <= min(self.sides):
             raise ConfigError(f"ResizeRandomCrop needs 1 <= size <= resize, got size={size}, resize={resize}")
 
     def __call__(self, image: Tensor, u: Tensor) -> Tensor:
-        """Return uint8 [C, size, size]; u chooses row and column and, where there are several, the shorter side."""
+        """Return (C, size, size) uint8; u chooses row, column and, if there are several, the shorter side."""
         row, column, *which = u.tolist()
         image = _resize_shorter(image, self.sides[int(which[0] * len(self.sides)) if which else 0])
         top, left = (
@@ -91,10 +104,14 @@ class ResizeRandomCrop(Decode):
 
 
 class ResizeCenterCrop(Decode):
-    """Resize the shorter side, then cut the central window: the usual evaluation crop."""
+    """Resize the shorter side, then crop the centre: the usual evaluation crop."""
 
     def __init__(self, *, resize: int, size: int, stretch: bool = False) -> None:
-        """resize: the shorter side (stretch: both sides). size: side of the window, at most `resize`."""
+        """Check the arguments.
+
+        - resize: length of the shorter side, or of both sides with `stretch`.
+        - size: side of the crop, at most `resize`.
+        """
         if not 1 <= size <= resize:
             raise ConfigError(f"ResizeCenterCrop needs 1 <= size <= resize, got size={size}, resize={resize}")
         self.resize, self.size, self.stretch = resize, size, stretch
@@ -107,10 +124,14 @@ class ResizeCenterCrop(Decode):
 
 
 class CenterCropResize(Decode):
-    """Cut the central square, then resize it: the evaluation crop of faces (178 of 178x218, then 224)."""
+    """Crop the central square, then resize it: the evaluation crop for faces (178 of 178x218, then 224)."""
 
     def __init__(self, *, crop: int, size: int) -> None:
-        """crop: side of the square, cut down to the image's shorter side. size: side of the result."""
+        """Check the arguments.
+
+        - crop: side of the square, at most the image's shorter side.
+        - size: side of the result.
+        """
         if min(crop, size) < 1:
             raise ConfigError(f"CenterCropResize needs crop >= 1 and size >= 1, got crop={crop}, size={size}")
         self.crop, self.size = crop, size

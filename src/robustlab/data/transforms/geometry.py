@@ -1,9 +1,9 @@
-"""Batched geometric operations on bytes, with one matrix or magnitude for each sample.
+"""Batched geometric operations on bytes, with one matrix or magnitude per sample.
 
-Images are uint8 [B, C, H, W], magnitudes [B] on the same device, results new uint8 images of the same size. With
-nearest interpolation they equal `torchvision.transforms.v2.functional` sample by sample (where a source lies exactly
-between two pixels, either may be taken); with bilinear they do except at the rim of the uncovered area, which
-torchvision blends with `fill` twice. `fill` is the grey level of what is uncovered.
+Images are (B, C, H, W) uint8, magnitudes (B,) on the same device, results new uint8 images of the same size. `fill` is
+the grey level of uncovered areas. With nearest interpolation the results equal `torchvision.transforms.v2.functional`
+for each sample (if a source position lies exactly between two pixels, either may be used); with bilinear interpolation
+they do too, except at the edge of the uncovered area, which torchvision blends with `fill` twice.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from robustlab.data.transforms.transform import cut, pad
 def affine(images: Tensor, matrix: Tensor, *, fill: int, interpolation: str = "nearest") -> Tensor:
     """Return images whose pixel at (x, y) is the source's at matrix @ (x, y, 1), in pixels from the centre.
 
-    matrix: float [B, 2, 3] (output to source). interpolation: "nearest" or "bilinear".
+    - matrix: output to source, (B, 2, 3) float.
+    - interpolation: "nearest" or "bilinear".
     """
     count, channels, height, width = images.shape
     grid = _sources(matrix.float(), height, width)
     if interpolation == "bilinear":
-        centred = images.float() - fill  # what is uncovered is zero, and interpolation is linear
+        centred = images.float() - fill  # uncovered areas are zero, and interpolation is linear
         values = F.grid_sample(centred, grid.permute(0, 2, 3, 1), padding_mode="zeros", align_corners=False)
         return to_bytes(values.add_(fill).round_())
-    # A border of one pixel of fill takes every source outside the image.
+    # A one-pixel border of `fill` catches every source position outside the image.
     source_x = grid[:, 0].add(1.0).mul_(0.5 * width).sub_(0.5).round_().clamp_(-1, width)
     source_y = grid[:, 1].add(1.0).mul_(0.5 * height).sub_(0.5).round_().clamp_(-1, height)
     place = source_y.mul_(width + 2).add_(source_x).add_(width + 3).long()
@@ -37,7 +38,7 @@ def affine(images: Tensor, matrix: Tensor, *, fill: int, interpolation: str = "n
 
 
 def _sources(matrix: Tensor, height: int, width: int) -> Tensor:
-    """Return each output pixel's place in the source, [B, 2, H, W] (x then y), -1 and 1 at the outer edges."""
+    """Return each output pixel's position in the source, (B, 2, H, W), x then y, -1 and 1 at the outer edges."""
     x = torch.arange(width, device=matrix.device) - (width - 1) * 0.5
     y = torch.arange(height, device=matrix.device) - (height - 1) * 0.5
     across = torch.stack([matrix[:, 0] / (0.5 * width), matrix[:, 1] / (0.5 * height)], dim=1)
@@ -47,7 +48,7 @@ def _sources(matrix: Tensor, height: int, width: int) -> Tensor:
 
 
 def _matrices(count: int, device: torch.device) -> Tensor:
-    """Return identity matrices, float64 [count, 2, 3]."""
+    """Return identity matrices, (count, 2, 3) float64."""
     return torch.eye(2, 3, dtype=torch.float64, device=device).repeat(count, 1, 1)
 
 
@@ -92,7 +93,7 @@ def shift_y(pixels: Tensor, height: int, width: int) -> Tensor:
 
 
 def _room(shift: Tensor, size: int) -> int:
-    """Return how far any shift goes, at most `size`; where asking would wait for a device, `size`."""
+    """Return the largest shift, at most `size`; return `size` if finding out would synchronise with a device."""
     return size if shift.is_cuda else min(size, int(shift.abs().max()))
 
 
