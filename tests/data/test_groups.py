@@ -106,7 +106,7 @@ def test_a_validation_split_of_its_own_is_served_and_is_not_cut_from_the_trainin
     batch = next(data.evaluation("val", 40).epoch(0))
     assert (len(batch), len(data.val_indices), len(data.train_indices)) == (20, 0, 40)
     assert torch.equal(data.labels("val"), source.split("val").labels)
-    with pytest.raises(ConfigError, match=r"validation split of its own; set dataset\.val_fraction=0, not 0\.2"):
+    with pytest.raises(ConfigError, match=r"already has a validation split; set dataset\.val_fraction=0, not 0\.2"):
         Data(source, seed=0, val_fraction=0.2)
 
 

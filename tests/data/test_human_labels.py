@@ -65,7 +65,7 @@ def test_a_malicious_file_is_refused_and_not_run(tmp_path: Path, hidden_in: str)
     else:
         content = evil if hidden_in == "dictionary" else np.array([evil], dtype=object)
         write(path, {"clean_label": CLEAN, "worse_label": content})
-    with pytest.raises(DataError, match="holds more than arrays of numbers"):
+    with pytest.raises(DataError, match="contains more than arrays of numbers"):
         read(str(path))
     assert not sentinel.exists()
     torch.load(path, weights_only=False) if hidden_in != "legacy" else pickle.loads(path.read_bytes())

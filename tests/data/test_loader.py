@@ -140,7 +140,7 @@ def test_ranks_share_the_global_batches(world_size: int) -> None:
 
 
 def test_a_rank_without_a_sample_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"leave a batch of 2 for 3 processes.*trainer\.batch_size"):
+    with pytest.raises(ConfigError, match=r"leave a last batch of 2 for 3 processes.*trainer\.batch_size"):
         toy_data(20, rank=0, world_size=3).loader(batch_size=2, views=("weak",), purpose="train")
 
 

@@ -133,7 +133,7 @@ def test_saved_labels_are_recognised_shared_and_checked(tmp_path) -> None:
     assert torch.equal(shared.assigned, data.assigned)
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["labels.npz"]
 
-    with pytest.raises(DataError, match=r"labels differ .* altered since the run began"):
+    with pytest.raises(DataError, match=r"labels differ .* changed since the run started"):
         Data(Toy(), seed=1, noise=Symmetric(rate=0.5)).check_saved_labels(path)
     with pytest.raises(DataError, match="another data set"):
         Data(Toy(44), seed=0).check_saved_labels(path)
@@ -148,7 +148,7 @@ def test_images_of_another_size_than_announced_are_reported() -> None:
             split = super().split(name)
             return type(split)(split.images[:, :1], split.labels)  # type: ignore[index]
 
-    with pytest.raises(DataError, match=r"shape \(1, 8, 8\), the data set announces uint8 \(3, 8, 8\)"):
+    with pytest.raises(DataError, match=r"shape \(1, 8, 8\), but the data set announces uint8 \(3, 8, 8\)"):
         Data(Wrong(), seed=0)
 
 

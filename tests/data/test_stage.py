@@ -88,7 +88,7 @@ def test_an_interrupted_copy_is_never_used_and_gone_on_with(root, tmp_path):
 
 
 def test_a_folder_that_cannot_be_used_is_one_sentence(root, tmp_path, monkeypatch):
-    with pytest.raises(UnavailableError, match=r"paths\.stage=.*nowhere is no folder on this node.*SLURM_TMPDIR"):
+    with pytest.raises(UnavailableError, match=r"paths\.stage=.*nowhere is not a folder on this node.*SLURM_TMPDIR"):
         Stage(tmp_path / "nowhere")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
@@ -107,7 +107,7 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(root, tmp_path, monkeypatc
 
 
 def test_a_file_that_is_missing_is_named(root, tmp_path):
-    with pytest.raises(DataError, match=r"gone\.bin and 0 more are not there"):
+    with pytest.raises(DataError, match=r"gone\.bin and 0 more are missing"):
         Stage(tmp_path / "node").files(root, [*NAMES, "gone.bin"])
 
 

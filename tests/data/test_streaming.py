@@ -196,7 +196,7 @@ class Hanging(Ragged):
 def test_a_hanging_worker_is_an_error_after_the_time_limit() -> None:
     began = time.monotonic()
     batches = photos(Hanging(torch.empty(24)), workers=2, timeout=2.0).evaluation("train", 4).epoch(0)
-    message = r"samples 8, 9, 10, 11 from worker 0 \(process \d+\): nothing came for 2 s"
+    message = r"samples 8, 9, 10, 11 from worker 0 \(process \d+\): no data for 2 s"
     with pytest.raises(ResourceError, match=message):
         list(batches)
     assert time.monotonic() - began < 20

@@ -199,7 +199,7 @@ def test_ten_differences_are_named_and_the_rest_counted(tmp_path):
     with pytest.raises(DataError, match=r"20 difference\(s\).*\n.*0\.png had label 0, has 1(.|\n)*and 10 more"):
         manifest.check_same(tmp_path / "files.tsv.gz", relabelled)
     other_order = {"train": dict(reversed(before["train"].items()))}
-    with pytest.raises(DataError, match="the same files in another order"):
+    with pytest.raises(DataError, match="the same files in a different order"):
         manifest.check_same(tmp_path / "files.tsv.gz", other_order)
     (tmp_path / "files.tsv.gz").write_bytes(b"\x1f\x8bnonsense")
     with pytest.raises(DataError, match=r"damaged.*delete it"):

@@ -123,7 +123,7 @@ def test_widths_are_rounded_up_with_the_units_that_died_last():
 def test_excluded_sets_stay_whole_and_unknown_ones_are_refused():
     _, surgeon = operated({"inner": mask(5, 1), "out": mask(6, 1)}, exclude=["out"])
     assert surgeon.live_counts() == {"stem": 6, "inner": 4, "out": 6}
-    with pytest.raises(ConfigError, match=r"no set of units 'iner'; near it: inner"):
+    with pytest.raises(ConfigError, match=r"no set of units 'iner'; did you mean inner"):
         Surgeon(tiny(), units_of(tiny()), exclude=["iner"])
     with pytest.raises(ConfigError, match="round_to=0"):
         Surgeon(tiny(), units_of(tiny()), round_to=0)
@@ -273,8 +273,8 @@ def tied() -> Chain:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Chain(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4)), "second is a convolution in 4 groups"),
-        (lambda: Chain(nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3)), "first is a convolution in 2 groups"),
+        (lambda: Chain(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4)), "second is a convolution with 4 groups"),
+        (lambda: Chain(nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3)), "first is a convolution with 2 groups"),
         (lambda: Chain(nn.ConvTranspose2d(3, 4, 3), nn.Conv2d(4, 4, 3)), "first is a ConvTranspose2d"),
         (lambda: Chain(nn.Linear(3, 4), nn.LazyLinear(4)), "second.weight is a UninitializedParameter"),
         (lambda: Chain(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.Linear(4, 2)), "first computes its"),

@@ -1,4 +1,4 @@
-"""Choosing samples of the training split: a class-balanced subset and a stratified validation share."""
+"""Choose samples of the training split: a class-balanced subset and a stratified validation share."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from robustlab.core import rng
 from robustlab.core.errors import ConfigError
 
-_SEED = 0  # a constant: every seed of a setting works on the same subset
+_SEED = 0  # constant, so that every seed of a setting uses the same subset
 
 
 def _rank_in_class(labels: Tensor, purpose: str) -> Tensor:
-    """Return the place of each sample among its class in a random order: int64 [N]."""
+    """Return each sample's position within its class in a random order, (N,) int64."""
     draw = rng.permutation(rng.fold(_SEED, purpose), len(labels))
     order = draw[torch.argsort(labels[draw], stable=True)]  # by class, random within
     counts = torch.bincount(labels)
@@ -21,10 +21,15 @@ def _rank_in_class(labels: Tensor, purpose: str) -> Tensor:
 
 
 def balanced_subset(labels: Tensor, count: int | None, *, num_classes: int) -> Tensor:
-    """Return `count` sorted positions with class sizes that differ by at most one (None: all positions).
+    """Return `count` sorted positions with class sizes that differ by at most one.
 
-    labels: int64 [N]. A class too small for its share is taken whole, and the others make up for it. A larger subset
-    contains every smaller one. Raises ConfigError where `count` is no number of samples that can be had.
+    A class too small for its share is used completely, and the others make up for it. A larger subset contains every
+    smaller one.
+
+    - labels: (N,) int64.
+    - count: size of the subset; None for all positions.
+
+    Raises ConfigError if `count` is out of range.
     """
     if count is None:
         return torch.arange(len(labels))
@@ -38,7 +43,7 @@ def balanced_subset(labels: Tensor, count: int | None, *, num_classes: int) -> T
 
 
 def stratified_share(labels: Tensor, fraction: float) -> Tensor:
-    """Return which samples make up the `fraction` of each class that is held out: bool [N], rounded per class."""
+    """Return which samples to hold out, (N,) bool: a `fraction` of each class, rounded."""
     rank = _rank_in_class(labels, "validation")
     held_out = rank < (torch.bincount(labels)[labels].double() * fraction).round()
     if bool(held_out.all()):

@@ -27,16 +27,19 @@ from robustlab.metrics.group_accuracy import group_of
 
 
 class Data:
-    """What methods and the engine see of a data set. The training split keeps its full, stable index range 0..N-1.
+    """A data set as seen by methods and the engine. The training split keeps its full, stable index range 0..N-1.
 
-    - task: the data set's `TaskSpec`, with the image_shape that networks see: of the test view, or (F, 1, 1) of frozen
-      features.
-    - num_train: N. clean: int64 [N], the true labels, None where they are not known. assigned: int64 [N], the labels to
-      train on. is_noisy: bool [N], assigned != clean, or None.
-    - train_indices, val_indices: int64, sorted, disjoint; the latter empty where the source has its own validation
-      split. All of these lie on the CPU.
-    - provides: what the source provides, and "groups" where training samples have attributes.
-    - evaluation_splits: what is measured at every evaluation.
+    All tensors are on the CPU.
+
+    - task: the data set's `TaskSpec`, with the image_shape that networks see: that of the test view, or (F, 1, 1) for
+      frozen features.
+    - num_train: N.
+    - clean: the true labels, (N,) int64, None if unknown.
+    - assigned: the labels to train on, (N,) int64.
+    - is_noisy: assigned != clean, (N,) bool, or None.
+    - train_indices, val_indices: int64, sorted, disjoint; the latter is empty if the source has a validation split.
+    - provides: the source's `provides`, and "groups" if training samples have attributes.
+    - evaluation_splits: splits that every evaluation measures.
     """
 
     def __init__(
@@ -57,11 +60,12 @@ class Data:
     ) -> None:
         """Read the training split and assign its labels.
 
-        - noise: applied to the whole training split; then `subset` keeps that many samples, balanced over clean
-          classes; then `val_fraction` of these, stratified by assigned label, becomes the validation split. Both
-          choices are the same for every seed.
-        - frozen: makes, for the task, the network whose features take the place of images.
-        - storage: where images lie and how they are read, see `StorageOptions`.
+        Noise is applied to the whole training split; then `subset` samples are kept, balanced over clean classes; then
+        `val_fraction` of these, stratified by assigned label, become the validation split. Both choices are the same
+        for every seed.
+
+        - frozen: makes, for a task, the network whose features replace images.
+        - storage: location and decoding of images, see `StorageOptions`.
 
         Raises ConfigError, DataError, UnavailableError.
         """
@@ -98,20 +102,20 @@ class Data:
 
     @property
     def true_noise_rate(self) -> float | None:
-        """The share of wrong labels among the training samples; None where clean labels are not known."""
+        """The share of wrong labels among the training samples; None if clean labels are unknown."""
         return self._labels.true_rate(self.train_indices)
 
     def noise_record(self) -> dict[str, Any]:
-        """Return how the labels came about; see `AssignedLabels.record`."""
+        """Return the origin of the labels; see `AssignedLabels.record`."""
         return self._labels.record(self.train_indices)
 
     @property
     def skipped(self) -> dict[str, dict[str, str]]:
-        """The damaged images that were left out of each split read so far, each with the reason."""
+        """The skipped damaged images: split read so far -> file -> reason."""
         return {name: dict(files) for name, files in self._source.skipped.items()}
 
     def manifest(self) -> dict[str, dict[str, int]]:
-        """Return the label of each file of the training and the evaluated splits, in order; splits of files only.
+        """Return split -> file -> label for the training and evaluation splits that consist of files, in order.
 
         Labels of the training split are the assigned ones.
         """
@@ -127,7 +131,7 @@ class Data:
         label_files.save(Path(path), self.assigned, record=self.noise_record())
 
     def check_saved_labels(self, path: str | Path) -> None:
-        """Raise `DataError` unless the labels in an .npz, e.g. of the run that is resumed, are the assigned ones."""
+        """Raise `DataError` unless the labels in an .npz, e.g. of the resumed run, equal the assigned ones."""
         origin = f"noise={self._labels.noise_name} and seed {self._labels.noise_seed} give"
         label_files.check_same(Path(path), self.assigned, origin=origin)
 
@@ -146,12 +150,14 @@ class Data:
     ) -> Loader:
         """Return a loader of training samples.
 
-        indices: int64 stable indices, by default `train_indices`; one may come several times, augmented independently
-        each time. batch_size: of the global batch. views: names; a name that is repeated gives independent draws.
-        purpose: names the random stream: loaders with the same purpose and indices serve the same batches. labelled:
-        False drops the targets. shard: share each batch among the ranks.
-        weights: float64 [len(indices)], not negative: a pass then draws len(indices) times with replacement, each
-        sample with probability weight / sum, and augments every draw independently.
+        - indices: stable indices, int64, by default `train_indices`; repeated ones are augmented independently.
+        - batch_size: size of the global batch.
+        - views: names; a repeated name gives independent draws.
+        - purpose: name of the random stream; loaders with the same purpose and indices serve the same batches.
+        - labelled: False drops the targets.
+        - shard: split each batch between the ranks.
+        - weights: (len(indices),) float64, non-negative; a pass then draws len(indices) times with replacement, each
+          sample with probability weight / sum, and augments every draw independently.
         """
         indices = self.train_indices if indices is None else indices.to(device="cpu", dtype=torch.int64)
         check_batch_size(indices, batch_size, shuffle=shuffle)
@@ -170,14 +176,14 @@ class Data:
     def evaluation(self, split: str, batch_size: int, *, shard: bool = False) -> Loader:
         """Return an unshuffled loader of the "test" view that serves every sample of a split once.
 
-        split: "train" or "val" (with assigned labels), "test", or another split of the source. shard: give each rank
-        its own share of the samples in batches of up to `batch_size`.
+        - split: "train" or "val" (with assigned labels), "test", or another split of the source.
+        - shard: give each rank its share of the samples, in batches of up to `batch_size`.
         """
         part, indices = self._locate(split)
         if shard:
             if len(indices) < self._world_size:
                 raise ConfigError(
-                    f"the {split} split has {len(indices)} samples for {self._world_size} processes; "
+                    f"the {split} split has only {len(indices)} samples for {self._world_size} processes; "
                     f"use fewer processes"
                 )
             indices = indices[self._rank :: self._world_size]
@@ -204,12 +210,12 @@ class Data:
         return self._parts.attributes[part][indices] if part in self._parts.attributes else None
 
     def labels(self, split: str) -> Tensor:
-        """Return the labels that `evaluation(split)` serves, int64 [n] on the CPU, in its order."""
+        """Return the labels that `evaluation(split)` serves, (n,) int64 on the CPU, in its order."""
         part, indices = self._locate(split)
         return self._parts.labels[part].cpu()[indices]
 
     def group_counts(self, split: str) -> Tensor | None:
-        """Return how many samples of a split each group has, int64 [num_groups]; None where attributes are unknown."""
+        """Return the number of samples per group in a split, (num_groups,) int64; None if attributes are unknown."""
         attributes = self.attributes(split)
         if attributes is None:
             return None
@@ -217,19 +223,16 @@ class Data:
         return torch.bincount(groups, minlength=self.task.num_groups)
 
     def derived_metrics(self, measured: Mapping[str, float]) -> dict[str, float]:
-        """Return the data set's own metrics that follow from those of an evaluation."""
+        """Return the data set's own metrics derived from those of an evaluation."""
         return self._source.derived_metrics(measured)
 
     def fingerprint(self, split: str) -> str:
-        """Return a hash of which samples a split holds, in order, and of the labels that the data set gives them.
-
-        "train" is the whole training split, whatever the subset, the validation share and the label noise.
-        """
+        """Return a hash of a split's samples, in order, and the data set's own labels; "train" is the whole split."""
         part, rows = ("train", None) if split == "train" else self._locate(split)
         return fingerprint(self._source.split(part), rows)
 
     def _locate(self, split: str) -> tuple[str, Tensor]:
-        """Return the source's split that holds the samples of `split`, read by now, and their places in it."""
+        """Return the source's split that contains the samples of `split`, and their positions in it."""
         if split == "train":
             return "train", self.train_indices
         if split == "val" and "val" not in self._source.splits:
@@ -245,5 +248,5 @@ def _check_val_fraction(val_fraction: float, source: DataSource) -> None:
         raise ConfigError(f"dataset.val_fraction={val_fraction} lies outside [0, 1)")
     if val_fraction and "val" in source.splits:
         raise ConfigError(
-            f"this data set has a validation split of its own; set dataset.val_fraction=0, not {val_fraction}"
+            f"the data set already has a validation split; set dataset.val_fraction=0, not {val_fraction}"
         )

@@ -26,9 +26,9 @@ T = TypeVar("T")
 class Stage:
     """A named part of a run with its own number of epochs.
 
-    - evaluated: whether epochs end with an evaluation that selection rules may choose; False while nothing can predict.
-    - observed: whether diagnostics look at its epochs; by default where it is evaluated.
-    - learners: names of those that it trains, whose schedules advance; None = all.
+    - evaluated: whether epochs end with an evaluation that selection rules may choose; False without a classifier yet.
+    - observed: whether diagnostics measure its epochs; by default if it is evaluated.
+    - learners: names of the learners that are trained and whose schedules advance; None for all.
     """
 
     name: str
@@ -50,8 +50,7 @@ class Position:
     A *step* is one call of `train_step`: forward and backward of one micro-batch, one item of `batches`. An *update* is
     one call of a learner's optimizer, after `trainer.accumulate` of its steps (fewer at the end of an epoch).
 
-    - step: index of the step within the epoch.
-    - global_step: index of the step within the whole run.
+    - step, global_step: index of the step within the epoch, and within the whole run.
     """
 
     stage: str
@@ -148,10 +147,7 @@ class Method(ABC):
         return self._train_loader(self.context).epoch(epoch, start=start)
 
     def train_step(self, item: Any, position: Position) -> Mapping[str, Tensor]:
-        """Run one step on one item of `batches`; return scalars to log, on the device, without synchronising.
-
-        The key "loss" is required: the engine watches it for NaN.
-        """
+        """Run one step; return scalars to log, on the device; "loss" is required and watched for NaN by the engine."""
         learner = self.learners["network"]
         learner.network.train()
         with self.context.runtime.autocast():
@@ -196,10 +192,7 @@ class Method(ABC):
 
     @abstractmethod
     def predict(self, images: Tensor) -> Tensor:
-        """Return logits, (B, num_classes) float, without gradients and with networks in eval mode.
-
-        - images: (B, C, H, W) float.
-        """
+        """Return logits, (B, num_classes) float, for (B, C, H, W) float images, in eval mode without gradients."""
 
     def predictions(self, images: Tensor) -> dict[str, Tensor]:
         """Return named logits to evaluate: "" for `predict`, other names for parts of the method, e.g. "network1"."""

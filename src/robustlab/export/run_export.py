@@ -40,9 +40,7 @@ def export_run(run: Path, out: Path, *, weights: str = "last", learner: str | No
 
     - weights: file in the run's `checkpoints/`, without ".pt": "last", or a selection rule such as "best_test".
     - learner: name of the network, if the method trains several.
-
-    Raises `ConfigError` for a folder without a run and for missing or damaged weights, `RunFolderError` if `out` is not
-    writable.
+    Raises `ConfigError` if the run or its weights are missing or damaged, `RunFolderError` if `out` is not writable.
     """
     config = read_config(run)
     if not isinstance(config.get("model"), Mapping) or "_target_" not in config["model"]:

@@ -1,4 +1,4 @@
-"""Which class is taken for which in CIFAR-10 and CIFAR-100."""
+"""Class maps of asymmetric noise for CIFAR-10 and CIFAR-100."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CIFAR100_SUPERCLASSES = {
 
 
 def superclass_successor() -> Tensor:
-    """Return the next larger fine index of the same superclass, wrapping: int64 [100]."""
+    """Return the next larger fine index in the same superclass, wrapping around, (100,) int64."""
     successor = torch.empty(100, dtype=torch.int64)
     for members in CIFAR100_SUPERCLASSES.values():
         successor[list(members)] = torch.tensor([*members[1:], members[0]])
@@ -43,6 +43,6 @@ def superclass_successor() -> Tensor:
 
 
 def consecutive_successor() -> Tensor:
-    """Return the next class of the same block of five fine indices, wrapping: int64 [100]."""
+    """Return the next class in the same block of five fine indices, wrapping around, (100,) int64."""
     index = torch.arange(100)
     return index // 5 * 5 + (index + 1) % 5

@@ -1,4 +1,4 @@
-"""Labels that people gave: CIFAR-10N and CIFAR-100N (Wei et al., ICLR 2022)."""
+"""Labels from human annotators: CIFAR-10N and CIFAR-100N (Wei et al., ICLR 2022)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from robustlab.data.noise.noise_model import NoiseModel
 
 
 class HumanLabels(NoiseModel):
-    """The labels of one annotation in `CIFAR-10_human.pt` or `CIFAR-100_human.pt`, as the authors publish them.
+    """One annotation in `CIFAR-10_human.pt` or `CIFAR-100_human.pt`, as published by the authors.
 
-    key: "aggre_label", "worse_label", "random_label1" .. "random_label3" (CIFAR-10N, true rates 9.01, 40.21, 17.23,
-    18.12 and 17.64 %) or "noisy_label" (CIFAR-100N, 40.20 %). The files are in the order of CIFAR's python pickles;
-    the clean labels in them (`clean_key`) are compared one by one with those of the data set.
+    The files follow the order of CIFAR's python pickles; their clean labels are compared with the data set's.
+
+    - key: "aggre_label", "worse_label", "random_label1" .. "random_label3" (CIFAR-10N, true rates 9.01, 40.21, 17.23,
+      18.12 and 17.64 %) or "noisy_label" (CIFAR-100N, 40.20 %).
+    - clean_key: entry with the clean labels.
     """
 
-    asymmetric = False  # what DivideMix, UNICON and CrossSplit call asymmetric is flipped by class in their code
+    asymmetric = False  # DivideMix, UNICON and CrossSplit mean class-dependent flips by asymmetric
 
     def __init__(self, *, file: str, key: str, clean_key: str = "clean_label") -> None:
         """See the class."""
@@ -36,12 +38,12 @@ class HumanLabels(NoiseModel):
     def apply(
         self, clean: Tensor, *, num_classes: int, generator: np.random.Generator, images: Tensor | LazyImages | None
     ) -> Tensor:
-        """Return the human labels, int64 [N]. Raises ConfigError where the samples are others."""
+        """Return the human labels, (N,) int64. Raises ConfigError if they belong to other samples."""
         content = read_label_file(Path(self.file))
         expected = _labels(content, self.clean_key, self.file)
         if len(expected) != len(clean):
             raise ConfigError(
-                f"{self.file} has {len(expected)} labels, the training split {len(clean)} samples; the "
+                f"{self.file} has {len(expected)} labels, but the training split has {len(clean)} samples; the "
                 f"file belongs to another data set"
             )
         differing = torch.nonzero(expected != clean).flatten()
@@ -56,11 +58,12 @@ class HumanLabels(NoiseModel):
 
 
 def read_label_file(path: Path) -> Mapping[str, Any]:
-    """Return what a published label file holds, without running anything that a pickle could contain.
+    """Return the content of a published label file, without executing anything that a pickle could contain.
 
-    The files are pickles of NumPy arrays, so torch's restricted unpickler is told of the few harmless names that these
-    need, and refuses every other. Raises ConfigError where the file is missing, DataError where it is damaged or
-    refused.
+    The files are pickles of NumPy arrays, so torch's restricted unpickler is allowed the few harmless names that these
+    need, and refuses all others.
+
+    Raises ConfigError if the file is missing, DataError if it is damaged or refused.
     """
     if not path.is_file():
         raise ConfigError(
@@ -77,12 +80,12 @@ def read_label_file(path: Path) -> Mapping[str, Any]:
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        # torch's own message advises to load without restrictions, which is not to be passed on
+        # torch's own message suggests loading without restrictions, which must not reach the user
         name = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"{name.group(1)} was refused" if name else type(error).__name__
-        raise DataError(f"{path} is damaged, or holds more than arrays of numbers ({reason})") from error
+        raise DataError(f"{path} is damaged, or contains more than arrays of numbers ({reason})") from error
     if not isinstance(content, Mapping):
-        raise DataError(f"{path} holds a {type(content).__name__}, not a dictionary of label arrays")
+        raise DataError(f"{path} contains a {type(content).__name__}, not a dictionary of label arrays")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Instance-dependent label noise: which wrong class an image is taken for depends on its pixels."""
+"""Instance-dependent label noise: the wrong class assigned to an image depends on its pixels."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from robustlab.core.errors import ConfigError
 from robustlab.data.dataset import LazyImages
 from robustlab.data.noise.noise_model import NoiseModel, check_rate
 
-_ROWS = 512  # images turned into float64 at once
+_ROWS = 512  # images converted to float64 at once
 
 
 class InstanceDependent(NoiseModel):
     """The part-dependent recipe of Xia et al. (NeurIPS 2020).
 
-    Sample i flips with probability f_i ~ Normal(rate, std^2) truncated to [0, 1], to class c with a probability
+    Sample i flips with probability f_i ~ Normal(rate, std^2) truncated to [0, 1], to class c with probability
     proportional to exp((x_i W_y)_c), where y is its clean class, x_i its pixels in [0, 1] and W_y a standard normal
-    matrix [C * H * W, num_classes]; with images of usual size nearly all of that probability lies on one class.
-    shared_w: one matrix for all classes, the variant that circulates with the CIFAR-N code.
+    matrix of shape (C * H * W, num_classes); for images of usual size almost all of that probability is on one class.
+
+    - shared_w: one matrix for all classes, the variant distributed with the CIFAR-N code.
     """
 
     asymmetric = False
@@ -35,9 +36,9 @@ class InstanceDependent(NoiseModel):
     def apply(
         self, clean: Tensor, *, num_classes: int, generator: np.random.Generator, images: Tensor | LazyImages | None
     ) -> Tensor:
-        """Return the assigned labels, int64 [N]. Raises ConfigError where images are missing or of several sizes."""
+        """Return the assigned labels, (N,) int64. Raises ConfigError if images are missing or differ in size."""
         if images is None:
-            raise ConfigError("noise=instance looks at the images, but there are none")
+            raise ConfigError("noise=instance depends on the images, but there are none")
         assigned = clean.clone()
         if self.rate == 0 or not len(clean):
             return assigned
@@ -60,7 +61,7 @@ class InstanceDependent(NoiseModel):
         return assigned
 
     def _flip_rates(self, generator: np.random.Generator, count: int) -> np.ndarray:
-        """Return `count` draws of the truncated normal, by drawing again what falls outside."""
+        """Return `count` draws of the truncated normal, by rejection sampling."""
         rates = generator.normal(self.rate, self.std, count)
         while (outside := (rates < 0) | (rates > 1)).any():
             rates[outside] = generator.normal(self.rate, self.std, int(outside.sum()))
@@ -68,7 +69,7 @@ class InstanceDependent(NoiseModel):
 
     @staticmethod
     def _projection(generator: np.random.Generator, size: int, num_classes: int) -> Tensor:
-        # float64 throughout: the threads of a matrix product change its last bits, which must not change a label
+        # float64 throughout: threads change the last bits of a matrix product, which must not change labels
         return torch.from_numpy(generator.standard_normal((size, num_classes)))
 
 
@@ -77,7 +78,7 @@ def _image(images: Tensor | LazyImages, index: int) -> Tensor:
 
 
 def _pixels(images: Tensor | LazyImages, members: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield rows int64 [b] and their pixels float64 [b, C * H * W] in [0, 1]."""
+    """Yield rows, (b,) int64, and their pixels, (b, C * H * W) float64 in [0, 1]."""
     for rows in members.split(_ROWS):
         if isinstance(images, Tensor):
             batch = images[rows].cpu()

@@ -1,4 +1,4 @@
-"""Files of assigned labels: saved with each run, compared when it resumes, shared between users."""
+"""Save, load and compare files of assigned labels: stored with each run, checked on resume, shared between users."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def label_hash(labels: Tensor) -> str:
 
 
 def save(path: Path, assigned: Tensor, *, record: Mapping[str, Any]) -> None:
-    """Write an .npz with `assigned` and, as JSON text, the `record` of how they came about; whole or not at all."""
+    """Write an .npz atomically with `assigned` and, as JSON text, the `record` of their origin."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = np.array(json.dumps(dict(record)))
     write_whole(path, lambda file: np.savez_compressed(file, assigned=assigned.cpu().numpy(), record=text))
@@ -32,7 +32,7 @@ def save(path: Path, assigned: Tensor, *, record: Mapping[str, Any]) -> None:
 def load(path: Path, key: str = "assigned") -> Tensor:
     """Return the int64 labels in an .npz (entry `key`) or .npy file; nothing pickled is ever read.
 
-    Raises ConfigError where there is no such file or entry, DataError where the file is damaged or holds no labels.
+    Raises ConfigError if there is no such file or entry, DataError if the file is damaged or contains no labels.
     """
     array = _read(path, key)
     if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -41,23 +41,23 @@ def load(path: Path, key: str = "assigned") -> Tensor:
 
 
 def check_same(path: Path, assigned: Tensor, *, origin: str) -> None:
-    """Raise `DataError` unless a file written by `save` holds `assigned`; `origin` says what gave those."""
-    saved, mend = load(path), "put it back as it was, or start anew with resume=false"
+    """Raise `DataError` unless a file written by `save` equals `assigned`; `origin` describes where those come from."""
+    saved, fix = load(path), "restore the original, or start over with resume=false"
     if len(saved) != len(assigned):
         raise DataError(
-            f"{path} holds {len(saved)} labels, the training split has {len(assigned)}: another data set was used, or "
-            f"the file was altered; {mend}"
+            f"{path} has {len(saved)} labels, but the training split has {len(assigned)}: another data set was used, "
+            f"or the file was changed; {fix}"
         )
     differing = torch.nonzero(saved != assigned).flatten()
     if len(differing):
         raise DataError(
             f"{path}: {len(differing)} labels differ from those that {origin}, the first in row {int(differing[0])}; "
-            f"the file or the data set was altered since the run began; {mend}"
+            f"the file or the data set has changed since the run started; {fix}"
         )
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return the record in a file written by `save`; empty for a file of labels alone."""
+    """Return the record in a file written by `save`; empty for a file with labels only."""
     if path.suffix != ".npz":
         return {}
     with np.load(path, allow_pickle=False) as archive:
@@ -68,7 +68,7 @@ def _read(path: Path, key: str) -> np.ndarray:
     if not path.is_file():
         raise ConfigError(f"there is no label file {path}")
     try:
-        with open(path, "rb") as file:  # np.load would leave a damaged file open
+        with open(path, "rb") as file:  # np.load itself would leave a damaged file open
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 return content
@@ -76,4 +76,4 @@ def _read(path: Path, key: str) -> np.ndarray:
                 raise ConfigError(f"{path} has no entry {key!r}; it has {', '.join(content.files)}")
             return content[key]
     except (ValueError, OSError, EOFError, BadZipFile, KeyError) as error:
-        raise DataError(f"{path} is damaged or no .npy or .npz file of numbers ({error})") from error
+        raise DataError(f"{path} is damaged, or not an .npy or .npz file of numbers ({error})") from error

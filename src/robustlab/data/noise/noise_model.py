@@ -1,4 +1,4 @@
-"""What a model of label noise is."""
+"""The contract of label noise models."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from robustlab.data.dataset import LazyImages, TaskSpec
 class NoiseModel(ABC):
     """Turns clean labels into assigned ones.
 
-    rate: the nominal rate, NaN where there is none; the true one is counted from the labels. asymmetric: whether each
-    class is taken for a certain other one, which some methods train differently on (CrossSplit's warm-up); None where
-    it is not known. needs_clean_labels: False where the model does not build on the labels that the data set gives.
+    - rate: the nominal rate, NaN if there is none; the true rate is counted from the labels.
+    - asymmetric: whether each class flips to one particular class, which some methods treat differently (CrossSplit's
+      warm-up); None if unknown.
+    - needs_clean_labels: False if the model does not depend on the data set's own labels.
     """
 
     rate: float = math.nan
@@ -35,17 +36,17 @@ class NoiseModel(ABC):
         generator: np.random.Generator,
         images: Tensor | LazyImages | None,
     ) -> Tensor:
-        """Return the assigned labels, int64 [N], a new tensor.
+        """Return the assigned labels, a new (N,) int64 tensor.
 
-        clean: int64 [N], left as it is. images: uint8 [N, C, H, W] or lazy; only instance-dependent noise looks at
-        them.
+        - clean: (N,) int64, not modified.
+        - images: (N, C, H, W) uint8 or lazy; only used by instance-dependent noise.
         """
 
     def check(self, task: TaskSpec) -> None:  # noqa: B027 (most models fit every data set)
-        """Raise `ConfigError` where the model makes no sense for a data set."""
+        """Raise `ConfigError` if the model makes no sense for a data set."""
 
     def __repr__(self) -> str:
-        """Return the class with its settings: part of the record of a run."""
+        """Return the class with its settings, which is part of a run's record."""
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({settings})"
 

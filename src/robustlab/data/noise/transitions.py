@@ -1,6 +1,6 @@
 """Label noise with known transitions: symmetric, asymmetric, pair flip, and labels from a file.
 
-Each model is defined on clean labels alone: a label that was flipped is never flipped again.
+Every model is defined on clean labels only: a flipped label is never flipped again.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from robustlab.data.noise.noise_model import NoiseModel, Rate, check_rate
 
 
 class Symmetric(NoiseModel):
-    """int(rate * N) samples, drawn without replacement, get a label drawn uniformly.
+    """int(rate * N) samples, drawn without replacement, get a uniformly random label.
 
-    inclusive: over all classes, the true one too, as in the code of DivideMix, UNICON and CrossSplit, so that the true
-    rate is about rate * (1 - 1 / C). Otherwise over the other classes, and the true rate is int(rate * N) / N.
+    - inclusive: draw from all classes including the true one, as in the code of DivideMix, UNICON and CrossSplit, so
+      that the true rate is about rate * (1 - 1 / C); otherwise draw from the other classes, with true rate int(rate *
+      N) / N.
     """
 
     asymmetric = False
@@ -34,7 +35,7 @@ class Symmetric(NoiseModel):
     def apply(
         self, clean: Tensor, *, num_classes: int, generator: np.random.Generator, images: Tensor | LazyImages | None
     ) -> Tensor:
-        """Return the assigned labels, int64 [N]."""
+        """Return the assigned labels, (N,) int64."""
         count = int(self.rate * len(clean))
         drawn = torch.from_numpy(generator.permutation(len(clean))[:count])
         assigned = clean.clone()
@@ -47,7 +48,7 @@ class Symmetric(NoiseModel):
 
 
 class _ClassFlip(NoiseModel):
-    """Each class has one wrong class that its samples are taken for (or none: itself)."""
+    """Each class flips to one fixed wrong class, or not at all (to itself)."""
 
     asymmetric = True
 
@@ -57,13 +58,13 @@ class _ClassFlip(NoiseModel):
         self.rate, self.sampling = check_rate(rate), sampling
 
     def successor(self, num_classes: int) -> Tensor:
-        """Return the class that each class is taken for: int64 [C]."""
+        """Return the class that each class flips to, (C,) int64."""
         raise NotImplementedError
 
     def apply(
         self, clean: Tensor, *, num_classes: int, generator: np.random.Generator, images: Tensor | LazyImages | None
     ) -> Tensor:
-        """Return the assigned labels, int64 [N]."""
+        """Return the assigned labels, (N,) int64."""
         if self.sampling == "exact":
             drawn = np.zeros(len(clean), dtype=bool)
             drawn[generator.permutation(len(clean))[: int(self.rate * len(clean))]] = True
@@ -75,8 +76,9 @@ class _ClassFlip(NoiseModel):
 class AsymmetricCIFAR10(_ClassFlip):
     """truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog (Patrini et al., CVPR 2017).
 
-    sampling: "exact" draws int(rate * N) samples of all classes and flips those of the five; "bernoulli" draws each
-    sample with probability `rate`. Either way the true rate is about rate / 2, as five of ten classes never flip.
+    - sampling: "exact" draws int(rate * N) samples of all classes and flips the ones in the five classes; "bernoulli"
+      draws each sample with probability `rate`. Either way the true rate is about rate / 2, since five of ten classes
+      never flip.
     """
 
     def __init__(self, *, rate: Rate, sampling: str = "exact") -> None:
@@ -93,7 +95,7 @@ class AsymmetricCIFAR10(_ClassFlip):
             )
 
     def successor(self, num_classes: int) -> Tensor:
-        """Return the class that each class is taken for: int64 [10]."""
+        """Return the class that each class flips to, (10,) int64."""
         successor = torch.arange(num_classes)
         for source, target in CIFAR10_FLIPS.items():
             successor[source] = target
@@ -101,11 +103,11 @@ class AsymmetricCIFAR10(_ClassFlip):
 
 
 class AsymmetricCIFAR100(_ClassFlip):
-    """Each class is taken for the next one of its group, cyclically, with probability `rate`.
+    """Each class flips to the next one in its group, cyclically, with probability `rate`.
 
-    grouping: "superclass", the next larger fine index of the same superclass; "consecutive5", blocks of five fine
-    indices, as the code of UNICON and CrossSplit does: only 6 of these 100 flips stay in a superclass. The two are
-    different tasks.
+    - grouping: "superclass", the next larger fine index in the same superclass; "consecutive5", blocks of five fine
+      indices, as in the code of UNICON and CrossSplit, where only 6 of the 100 flips stay within a superclass. The two
+      are different tasks.
     """
 
     def __init__(self, *, rate: Rate, grouping: str = "superclass", sampling: str = "bernoulli") -> None:
@@ -116,22 +118,22 @@ class AsymmetricCIFAR100(_ClassFlip):
         self.grouping = grouping
 
     def check(self, task: TaskSpec) -> None:
-        """Raise ConfigError unless there are 100 classes, whose order is then taken to be CIFAR-100's."""
+        """Raise ConfigError unless there are 100 classes, whose order is then assumed to be CIFAR-100's."""
         if task.num_classes != 100:
             raise ConfigError(
-                f"noise=asymmetric_cifar100 flips between the 100 classes of CIFAR-100, the data set has "
+                f"noise=asymmetric_cifar100 flips between the 100 classes of CIFAR-100, but the data set has "
                 f"{task.num_classes}; use dataset=cifar100, or noise=pair_flip"
             )
 
     def successor(self, num_classes: int) -> Tensor:
-        """Return the class that each class is taken for: int64 [100]."""
+        """Return the class that each class flips to, (100,) int64."""
         return superclass_successor() if self.grouping == "superclass" else consecutive_successor()
 
 
 class PairFlip(_ClassFlip):
-    """Class c is taken for class c + 1 (the last for the first) with probability `rate`.
+    """Class c flips to class c + 1 (the last to the first) with probability `rate`.
 
-    UNICON's code uses it as the asymmetric noise of Tiny-ImageNet.
+    UNICON's code uses this as asymmetric noise for Tiny-ImageNet.
     """
 
     def __init__(self, *, rate: Rate, sampling: str = "bernoulli") -> None:
@@ -139,7 +141,7 @@ class PairFlip(_ClassFlip):
         super().__init__(rate, sampling)
 
     def successor(self, num_classes: int) -> Tensor:
-        """Return the class that each class is taken for: int64 [C]."""
+        """Return the class that each class flips to, (C,) int64."""
         return (torch.arange(num_classes) + 1) % num_classes
 
 
@@ -149,16 +151,20 @@ class FixedLabels(NoiseModel):
     needs_clean_labels = False
 
     def __init__(self, *, file: str, key: str = "assigned", asymmetric: bool | None = None) -> None:
-        """key: the entry of an .npz. asymmetric: see `NoiseModel`; None = as the file says, once it has been read."""
+        """Check the arguments.
+
+        - key: the entry in an .npz.
+        - asymmetric: see `NoiseModel`; None takes it from the file's record when that is read.
+        """
         self.file, self.key, self.asymmetric = str(file), key, asymmetric
 
     def apply(
         self, clean: Tensor, *, num_classes: int, generator: np.random.Generator, images: Tensor | LazyImages | None
     ) -> Tensor:
-        """Return the labels in the file. Raises ConfigError where the samples are others, DataError if damaged."""
+        """Return the labels in the file. Raises ConfigError if they belong to other samples, DataError if damaged."""
         assigned = label_files.load(Path(self.file), self.key)
         if len(assigned) != len(clean):
-            raise ConfigError(f"{self.file} holds {len(assigned)} labels, the training split has {len(clean)} samples")
+            raise ConfigError(f"{self.file} has {len(assigned)} labels, the training split has {len(clean)} samples")
         record = label_files.read_record(Path(self.file))
         belongs_to = record.get("clean_hash")
         if belongs_to is not None and belongs_to != label_files.label_hash(clean):

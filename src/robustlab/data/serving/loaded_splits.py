@@ -1,4 +1,4 @@
-"""The splits of a data set as they lie in memory: what serves their images, their labels and attributes."""
+"""Hold the loaded splits of a data set: feeds that serve their images, labels and attributes."""
 
 from __future__ import annotations
 
@@ -39,10 +39,12 @@ class StorageOptions(TypedDict, total=False):
 
 
 class Parts:
-    """The splits of a source that have been read, by name.
+    """The splits of a source that have been read. Each mapping goes from the split's name.
 
-    feeds: what serves the images. labels: int64 [N] on the device, those that loaders serve. attributes: int64 [N] on
-    the CPU, of the splits where they are known. names: of the samples' files, of the splits that have such.
+    - feeds: feeds that serve the images.
+    - labels: labels that loaders serve, (N,) int64 on the device.
+    - attributes: (N,) int64 on the CPU, for splits where they are known.
+    - names: names of the samples' files, for splits that have files.
     """
 
     def __init__(
@@ -71,18 +73,18 @@ class Parts:
         self._frozen: tuple[FrozenFeatures, View] | None = None
 
     def freeze(self, frozen: FrozenFeatures, view: View) -> None:
-        """Serve the features of images in a view, not images, of all splits that are added from now on."""
+        """Serve features of images in a view instead of images, for all splits added from now on."""
         self._frozen = (frozen, view)
 
     def read(self, name: str) -> None:
-        """Read a split of the source unless it has been. Raises ConfigError, DataError."""
+        """Read a split of the source, unless already read. Raises ConfigError, DataError."""
         if name not in self.feeds:
             found = self._source.split(name)
             check_labels(found.labels, self._task.num_classes, where=f"the {name} split")
             self.add(name, found)
 
     def add(self, name: str, split: Split) -> None:
-        """Make the images and labels of a split ready to be served."""
+        """Prepare the images and labels of a split for serving."""
         if len(split.images) != len(split.labels):
             raise DataError(f"the {name} split has {len(split.images)} images but {len(split.labels)} labels")
         if split.attributes is not None:
@@ -99,7 +101,7 @@ class Parts:
         self.labels[name] = split.labels.to(self._device, torch.int64)
 
     def _images(self, name: str, images: Tensor | LazyImages) -> Feed:
-        """Return what serves the images of a split."""
+        """Return the feed that serves the images of a split."""
         if self._storage == "streaming":
             if self._stage is not None and isinstance(images, EncodedImages):
                 images = images.staged(self._stage)
@@ -114,14 +116,14 @@ class Parts:
         resident = images if isinstance(images, Tensor) else decode_all(images, self._task.image_shape)
         if tuple(resident.shape[1:]) != tuple(self._task.image_shape) or resident.dtype != torch.uint8:
             raise DataError(
-                f"the {name} split holds {resident.dtype} images of shape {tuple(resident.shape[1:])}, "
-                f"the data set announces uint8 {tuple(self._task.image_shape)}"
+                f"the {name} split has {resident.dtype} images of shape {tuple(resident.shape[1:])}, "
+                f"but the data set announces uint8 {tuple(self._task.image_shape)}"
             )
         return ResidentFeed(resident.to(self._device), renderer=self._renderer)
 
 
 def _check(storage: str, workers: int, decode: Mapping[str, Decode] | None) -> None:
-    """Raise ConfigError for settings that contradict one another."""
+    """Raise ConfigError for contradictory settings."""
     if storage not in ("resident", "streaming"):
         raise ConfigError(f"dataset.storage={storage} is neither resident nor streaming")
     if storage == "resident" and decode:

@@ -1,4 +1,4 @@
-"""`Loader`: batches of one set of samples, exact from any step."""
+"""`Loader`: batches of a set of samples, reproducible from any step."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from robustlab.data.transforms.transform import single_thread
 
 
 class Loader:
-    """Batches of the samples `indices`, each with the views asked for.
+    """Batches of the samples `indices`, each with the requested views.
 
-    What a step gets is a pure function of (seed, purpose, epoch, step): which samples, and what is drawn for the
-    augmentation of each; never of batches served before, of workers or of the number of ranks. Under several ranks
-    `batch_size` is that of the global batch, of which rank r gets rows r, r + world_size, ...
+    The samples of a step and their augmentations are a pure function of (seed, purpose, epoch, step), independent of
+    earlier batches, workers and the number of ranks. With several ranks, `batch_size` is the size of the global batch,
+    of which rank r gets rows r, r + world_size, ...
     """
 
     def __init__(
@@ -33,10 +33,13 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Serve `indices` (int64 [n], CPU) from `feed`; `labels` int64 [N] on the device, None to serve no targets.
+        """Prepare to serve samples. Repeated occurrences of a sample in a pass are augmented independently.
 
-        Where a sample may come more than once in a pass, each time is augmented independently.
-        Raises ConfigError where a step would leave a rank without a sample.
+        - feed: serves views of samples.
+        - indices: (n,) int64 on the CPU.
+        - labels: (N,) int64 on the device; None to serve no targets.
+
+        Raises ConfigError if a step would leave a rank without samples.
         """
         self.indices = indices
         self.order = order
@@ -48,19 +51,19 @@ class Loader:
         smallest = len(order.rows(order.steps - 1))  # the last
         if order.steps and smallest < world_size:
             raise ConfigError(
-                f"{order.length} samples in batches of {order.batch_size} leave a batch of {smallest} for {world_size} "
-                f"processes; change trainer.batch_size or the number of processes"
+                f"{order.length} samples in batches of {order.batch_size} leave a last batch of {smallest} for "
+                f"{world_size} processes; change trainer.batch_size or the number of processes"
             )
 
     def __len__(self) -> int:
-        """Return the number of steps of one pass over the samples."""
+        """Return the number of steps in one pass over the samples."""
         return self.order.steps
 
     def epoch(self, epoch: int, *, start: int = 0, steps: int | None = None) -> Iterator[Batch]:
         """Yield the batches of steps `start` .. `steps` - 1 of an epoch.
 
-        steps: length of the epoch, by default one pass. A longer epoch goes on with further passes, each reshuffled
-        and newly augmented; a shorter one stops early.
+        - steps: length of the epoch, by default one pass. A longer epoch continues with further passes, each reshuffled
+          and augmented independently; a shorter one stops early.
         """
         plan = self._plan(epoch, start, len(self) if steps is None else steps)
         labels = self._labels
@@ -69,7 +72,7 @@ class Loader:
             yield Batch(index, None if labels is None else labels[index], views, total)
 
     def _plan(self, epoch: int, start: int, stop: int) -> Iterator[Chunk]:
-        """Yield the chunks that cover the steps; a chunk never spans two passes, which have different keys."""
+        """Yield chunks that cover the steps; a chunk never spans two passes, which have different keys."""
         if start >= stop or not len(self):
             return
         places = torch.arange(self.order.length)
@@ -92,7 +95,7 @@ class Loader:
                 )
 
     def _share(self, values: Tensor, step: int) -> Tensor:
-        """Return those of a pass's values, e.g. stable indices, that this rank gets in one global batch."""
+        """Return this rank's share, in one global batch, of a pass's values, e.g. stable indices."""
         rows = self.order.rows(step)
         return values[rows.start + self._rank : rows.stop : self._world_size]
 
@@ -101,7 +104,7 @@ class Loader:
 
 
 def check_batch_size(indices: Tensor, batch_size: int, *, shuffle: bool) -> None:
-    """Raise ConfigError where a loader could serve nothing."""
+    """Raise ConfigError if a loader could not serve anything."""
     if batch_size < 1:
         raise ConfigError(f"a batch needs at least 1 sample, got batch size {batch_size}")
     if shuffle and batch_size > len(indices):

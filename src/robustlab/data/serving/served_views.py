@@ -1,4 +1,4 @@
-"""The views of a data set by name, as `dataset.views` has them."""
+"""The named views of a data set, from `dataset.views`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from robustlab.data.serving.feed import View
 from robustlab.data.transforms.transform import Pipeline, Transform
 
 TEST_VIEW = "test"
-"""The view without augmentation: the images as they are, or what dataset.views.test makes of them, e.g. a crop."""
+"""The view without augmentation: the original images, or the output of dataset.views.test, e.g. a crop."""
 
 
 class Views:
-    """Views by name; `test` is among them always."""
+    """Views by name, always including `test`."""
 
     def __init__(self, transforms: Mapping[str, Sequence[Transform]] | None) -> None:
         self._views = {name: View(name, Pipeline(list(steps))) for name, steps in (transforms or {}).items()}
         self.test = self._views.setdefault(TEST_VIEW, View(TEST_VIEW, Pipeline([])))
 
     def choose(self, names: Sequence[str]) -> list[View]:
-        """Return views by name. Raises ConfigError for a name that is not there, and where none is asked for."""
+        """Return views by name. Raises ConfigError for an unknown name, or if no name is given."""
         unknown = [name for name in names if name not in self._views]
         if unknown or not names:
             raise ConfigError(
@@ -37,8 +37,7 @@ class Views:
         pipeline = self.test.pipeline
         if pipeline.draws:
             raise ConfigError(
-                "dataset.views.test must give the same images every time; put what draws at random into "
-                "dataset.views.weak"
+                "dataset.views.test must give the same images every time; move random transforms to dataset.views.weak"
             )
         if not pipeline.transforms:
             return task.image_shape

@@ -1,8 +1,8 @@
 """The streaming path: worker processes decode and crop, the device does the rest.
 
-Workers hold no state: each request says which rows and which random keys, so an epoch can start at any step and the
-number of workers changes nothing. They ignore the signals that SLURM and a terminal send to the whole process group,
-because the main process still needs them to finish the step before it saves.
+Workers are stateless: each request contains rows and random keys, so an epoch can start at any step and the number of
+workers does not matter. They ignore the signals that SLURM and terminals send to the whole process group, because the
+main process still needs them to finish the step before it saves.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _POLL_SECONDS = 1.0
 
 
 class TensorImages:
-    """Images in memory, served one by one like files: for streaming a data set that is a tensor."""
+    """Images in memory, served one by one like files, for streaming a data set that is a tensor."""
 
     def __init__(self, images: Tensor) -> None:
-        """images: uint8 [N, C, H, W]."""
+        """Serve `images`, (N, C, H, W) uint8."""
         self._images = images
 
     def __len__(self) -> int:
@@ -40,12 +40,12 @@ class TensorImages:
         return len(self._images)
 
     def decode(self, index: int) -> Tensor:
-        """Return image `index`, uint8 [C, H, W]."""
+        """Return image `index`, (C, H, W) uint8."""
         return self._images[index]
 
 
 def decode_all(images: LazyImages, shape: tuple[int, int, int]) -> Tensor:
-    """Return all images, uint8 [N, C, H, W]. Raises DataError naming the first of another shape."""
+    """Return all images, (N, C, H, W) uint8. Raises DataError that names the first one with a different shape."""
     decoded = torch.empty((len(images), *shape), dtype=torch.uint8)
     for index in range(len(images)):
         decoded[index] = _checked(images.decode(index), index, shape)
@@ -55,8 +55,8 @@ def decode_all(images: LazyImages, shape: tuple[int, int, int]) -> Tensor:
 def _checked(image: Tensor, index: int, shape: tuple[int, int, int]) -> Tensor:
     if tuple(image.shape) != tuple(shape) or image.dtype != torch.uint8:
         raise DataError(
-            f"image {index} is {image.dtype} {tuple(image.shape)}, the data set announces uint8 "
-            f"{tuple(shape)}; mend the image, or set dataset.storage=streaming with a dataset.decode that "
+            f"image {index} is {image.dtype} {tuple(image.shape)}, but the data set announces uint8 "
+            f"{tuple(shape)}; fix the image, or set dataset.storage=streaming with a dataset.decode that "
             f"crops to one size"
         )
     return image
@@ -64,9 +64,9 @@ def _checked(image: Tensor, index: int, shape: tuple[int, int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Request:
-    """One batch for a worker: its rows and, for each different crop of them, the entry of `decode` and a random key.
+    """One batch for a worker: its rows and, for each different crop, the entry of `decode` and a random key.
 
-    draws: what the random crop of each row depends on, beside the key.
+    - draws: counter of each row for the random crop, in addition to the key.
     """
 
     index: tuple[int, ...]
@@ -76,21 +76,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a batch cannot be had, in words for the user, and the traceback."""
+    """Why a batch could not be made: a message for the user, and the traceback."""
 
     message: str
     details: str
 
 
 class BatchDecoder(Dataset[list[Tensor] | Failure]):
-    """What a worker does: decode each row of a request once, and crop it as often as asked for."""
+    """The task of a worker: decode each row of a request once, and crop it as often as requested."""
 
     def __init__(self, images: LazyImages, decode: Mapping[str, Decode], shape: tuple[int, int, int]) -> None:
-        """shape: (C, H, W) of every crop; without `decode`, of every image."""
+        """Keep the images, crops and `shape`, (C, H, W), of every crop or, without `decode`, of every image."""
         self._images, self._decode, self._shape = images, dict(decode), shape
 
     def __getitem__(self, request: Request) -> list[Tensor] | Failure:
-        """Return uint8 [B, C, H, W] per crop, or the failure of the first row that cannot be had."""
+        """Return (B, C, H, W) uint8 per crop, or the failure of the first row that cannot be decoded."""
         draws = torch.tensor(request.draws)
         crops = [(self._decode.get(name), key) for name, key in request.crops]
         uniforms = [None if crop is None else rng.uniform(key, draws, crop.draws) for crop, key in crops]
@@ -103,14 +103,14 @@ class BatchDecoder(Dataset[list[Tensor] | Failure]):
                     stack[place] = _checked(cropped, row, self._shape)
             except DataError as error:
                 return Failure(str(error), traceback.format_exc())
-            except Exception as error:  # whatever a decoder throws at a broken file
+            except Exception as error:  # decoders may raise anything for a broken file
                 reason = f"{type(error).__name__}: {error}"
-                return Failure(f"sample {row} cannot be decoded ({reason}); mend the file", traceback.format_exc())
+                return Failure(f"sample {row} cannot be decoded ({reason}); fix the file", traceback.format_exc())
         return stacks
 
 
 class StreamingFeed:
-    """Serves images that are decoded when they are needed."""
+    """Serves images that are decoded on demand."""
 
     def __init__(
         self,
@@ -122,9 +122,11 @@ class StreamingFeed:
         workers: int,
         timeout: float = 60.0,
     ) -> None:
-        """decode: crops "train" and "eval", or empty. workers: processes per epoch; 0 decodes in this one.
+        """Store the settings; workers start with each epoch.
 
-        timeout: seconds that one batch may take before the worker counts as hanging.
+        - decode: crops "train" and "eval", or empty.
+        - workers: processes per epoch; 0 decodes in this process.
+        - timeout: seconds after which a worker without a batch counts as hanging.
         """
         self.device = device
         self._decode, self._workers, self._timeout = dict(decode), workers, timeout
@@ -166,7 +168,7 @@ class StreamingFeed:
             )
 
     def _crop(self, view: View, key: int) -> tuple[str, int]:
-        """Return which crop a view wants; views whose crop is not random share it."""
+        """Return the crop of a view; views with deterministic crops share them."""
         name = "eval" if view.name == "test" else "train"
         crop = self._decode.get(name)
         if crop is None:
@@ -199,14 +201,14 @@ class StreamingFeed:
             worker_processes.forget(iterator)
 
     def _receive(self, iterator: Any, pending: deque) -> list[Tensor] | Failure | None:
-        """Return the next batch, None after the last. Raises ResourceError where the workers died or hang."""
+        """Return the next batch, None after the last. Raises ResourceError if workers have died or hang."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:
                 return next(iterator)
             except StopIteration:
                 return None
-            except (RuntimeError, OSError, EOFError) as error:  # the latter two: it died while handing over a batch
+            except (RuntimeError, OSError, EOFError) as error:  # the last two: a worker died while sending a batch
                 waiting = str(error).startswith("DataLoader timed out")
                 if type(error) is RuntimeError and not waiting and "DataLoader worker" not in str(error):
                     raise
@@ -224,13 +226,13 @@ def _shortened(index: Tensor) -> str:
 
 
 def _worker(iterator: Any) -> str:
-    """Return which worker has the next batch, with its process id, which the system's log may name."""
+    """Describe the worker of the next batch, with its process id, which may appear in the system's log."""
     number = iterator._task_info[iterator._rcvd_idx][0]
     return f"worker {number} (process {iterator._workers[number].pid})"
 
 
 def _hanging(timeout: float) -> str:
-    return f"nothing came for {timeout:g} s; does a file system hang, or is /dev/shm full (df -h /dev/shm)?"
+    return f"no data for {timeout:g} s; does a file system hang, or is /dev/shm full (df -h /dev/shm)?"
 
 
 def _died(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Worker processes that outlive the signals meant for the main process, and never outlive the main process."""
+"""Manage worker processes: they ignore signals meant for the main process, but never outlive it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _live: set[BaseProcess] = set()
 
 @atexit.register
 def _kill_live() -> None:
-    """Kill what is left at exit, where multiprocessing would wait for ever for processes that ignore SIGTERM."""
+    """Kill remaining workers at exit, where multiprocessing would wait forever for processes that ignore SIGTERM."""
     for worker in _live:
         worker.kill()
 
 
 def ignore_signals(worker: int) -> None:
-    """Set up a worker process (`worker_init_fn`): none of the signals that the main process handles reaches it."""
+    """Set up a worker process (`worker_init_fn`) to ignore all signals that the main process handles."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def start(loader: DataLoader) -> Any:
-    """Return the loader's iterator. Workers are forked with the signals blocked, so that none comes too early.
+    """Return the loader's iterator. Workers are forked with signals blocked, so that none arrives too early.
 
-    torch's handler for SIGCHLD, which raises wherever the main process happens to be (while it writes a checkpoint,
-    say), is taken out again: whoever reads from the iterator looks after the workers.
+    torch's SIGCHLD handler, which raises wherever the main process happens to be (say, while writing a checkpoint), is
+    removed again: the reader of the iterator monitors the workers instead.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     on_child = signal.getsignal(signal.SIGCHLD)

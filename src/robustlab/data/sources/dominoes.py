@@ -56,15 +56,13 @@ class Dominoes(DataSource):
     ) -> None:
         """Check the arguments.
 
-        - images, root, file, download: source of the upper half, as in `grey_images`; `download` also applies to
-          CIFAR-10.
+        - images, root, file, download: as in `grey_images`, for the upper half; `download` also applies to CIFAR-10.
         - above: upper classes that go with classes 0 and 1; None for digits 0 and 1, or coat (4) and dress (3).
         - below: CIFAR-10 classes, by default automobile and truck.
         - cifar: "release" (the python version) or "parquet" (the Hub's uoft-cs/cifar10, decoded into `cache_dir`).
-        - cifar_root: None for `root`, or for cifar10/plain_text below it with parquet.
+        - cifar_root: None for `root`, with parquet for cifar10/plain_text below it.
         - correlation, eval_correlation: share of each class with a = y in train, and in val and test.
-        - train, val, test: number of images; None for all.
-        - seed: seed of all draws, independent of the run's seed.
+        - train, val, test: number of images; None for all. `seed`: of all draws, independent of the run's seed.
         """
         check_share("correlation", correlation)
         check_share("eval_correlation", eval_correlation)

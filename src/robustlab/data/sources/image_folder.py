@@ -1,4 +1,4 @@
-"""Folders of images, one folder per class: the layout of torchvision's `ImageFolder`."""
+"""Read images from one folder per class, the layout of torchvision's `ImageFolder`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _TEST_FOLDERS = ("test", *_VAL_FOLDERS)
 class ImageFolder(FileSource):
     """`train/<class>/*` and `test/<class>/*` (or val, valid, validation), images at any depth below their class.
 
-    Labels number the class folders of `train` sorted by code point ("10" before "2"), and samples are ordered by
-    class, then by path: neither depends on the file system or the locale. Where there are both a test folder and one of
-    the other three, the latter is the split "val".
+    Labels number the class folders of `train` sorted by code point ("10" before "2"), and samples are ordered by class,
+    then by path, independent of file system and locale. If there are both a test folder and one of the other three, the
+    latter is the split "val".
     """
 
     def __init__(
@@ -36,17 +36,18 @@ class ImageFolder(FileSource):
         mean: Sequence[float] = _IMAGENET_MEAN,
         std: Sequence[float] = _IMAGENET_STD,
     ) -> None:
-        """test_folder: None takes the first of test, val, valid, validation that exists.
+        """Check the arguments. Others are as in `FileSource`.
 
-        val_folder: of the split "val"; "auto" takes the first of val, valid, validation that is there beside the test
-        folder, None has no such split. Others as `FileSource`.
+        - test_folder: None for the first of test, val, valid, validation that exists.
+        - val_folder: folder of the split "val"; "auto" for the first of val, valid, validation that exists in addition
+          to the test folder, None for no such split.
         """
         super().__init__(root, mean=mean, std=std, size=size, channels=channels, storage=storage, cache_dir=cache_dir)
         self.train_folder, self.test_folder, self.val_folder = train_folder, test_folder, val_folder
 
     @cached_property
     def splits(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # read only when asked
-        """The names "train", "val" where it has a folder of its own, and "test"; looks at which folders exist."""
+        """The names "train", "val" if there is a separate folder, and "test"; checks which folders exist."""
         return ("train", "test") if self._val_folder() is None else ("train", "val", "test")
 
     def class_names(self) -> tuple[str, ...]:
@@ -58,7 +59,7 @@ class ImageFolder(FileSource):
         return tuple(names)
 
     def files(self, name: str) -> tuple[list[str], list[int]]:
-        """Return files and labels of one of `splits`. Raises DataError if they do not have the same classes."""
+        """Return files and labels of one of `splits`. Raises DataError if its classes differ from train's."""
         if name not in self.splits:
             raise ConfigError(f"{self.root} has the splits {', '.join(self.splits)}, not {name!r}")
         part = {"train": self.train_folder, "val": self._val_folder()}.get(name) or self._test_folder()

@@ -1,4 +1,4 @@
-"""ImageNet-9 and the Backgrounds Challenge (Xiao et al., ICLR 2021): foregrounds and backgrounds taken apart."""
+"""ImageNet-9 and the Backgrounds Challenge (Xiao et al., ICLR 2021), which separates foregrounds and backgrounds."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LAYOUT = (
 
 
 class ImageNet9(FileSource):
-    """Nine classes of ImageNet; the test split is the curated original, the variants are splits of their own.
+    """Nine classes of ImageNet; the test split is the curated original, and the variants are further splits.
 
-    Train and val come from the training download: its val is uncurated and no test set. There are no group labels;
-    each evaluation derives `test/bg_gap`, the accuracy on mixed_same minus that on mixed_rand.
+    Train and val come from the training download, whose val is uncurated and not meant for testing. There are no group
+    labels; each evaluation derives `test/bg_gap`, the accuracy on mixed_same minus the accuracy on mixed_rand.
     """
 
     def __init__(
@@ -37,9 +37,10 @@ class ImageNet9(FileSource):
         mean: Sequence[float] = (0.4717, 0.4499, 0.3837),
         std: Sequence[float] = (0.26, 0.2516, 0.2575),
     ) -> None:
-        """train_set: the larger in9l or original, the first folder of the path. variants: splits beside test.
+        """Check the arguments. Others are as in `FileSource`.
 
-        Others as `FileSource`.
+        - train_set: "in9l" (larger) or "original", the first folder of the path.
+        - variants: splits in addition to test.
         """
         super().__init__(root, mean=mean, std=std, size=size, storage=storage, cache_dir=cache_dir)
         unknown = [name for name in variants if name not in VARIANTS]
@@ -73,7 +74,7 @@ class ImageNet9(FileSource):
         return files, labels
 
     def derived_metrics(self, measured: Mapping[str, float]) -> dict[str, float]:
-        """Return test/bg_gap where both of its splits were measured."""
+        """Return test/bg_gap if both of its splits were measured."""
         pair = ("mixed_same/accuracy", "mixed_rand/accuracy")
         if not all(key in measured for key in pair):
             return {}

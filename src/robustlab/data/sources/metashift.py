@@ -24,9 +24,9 @@ _SEED = 42  # a constant of the data set
 class MetaShift(GroupFiles):
     """Dogs (0) and cats (1), outdoors (0) or indoors (1).
 
-    The four folders are pooled; NumPy's `RandomState(42)` draws 25 % for test and 10 % for validation. The draw depends
-    on the order of the files: here they are sorted by name within each folder, which SubpopBench leaves to the file
-    system. `robustlab prepare-data metashift --table` writes the split down.
+    The four folders are pooled; NumPy's `RandomState(42)` draws 25 % for test and 10 % for validation. The split
+    depends on the order of the files, which SubpopBench leaves to the file system; here they are sorted by name within
+    each folder. `robustlab prepare-data metashift --table` records the split.
     """
 
     attribute_names = ("outdoor", "indoor")
@@ -43,7 +43,10 @@ class MetaShift(GroupFiles):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        """test_share, val_share: of all images, drawn in this order. Others as `FileSource`."""
+        """Check the arguments. Others are as in `FileSource`.
+
+        - test_share, val_share: shares of all images, drawn in this order.
+        """
         super().__init__(root, mean=mean, std=std, size=size, storage=storage, cache_dir=cache_dir)
         self.test_share, self.val_share = test_share, val_share
 

@@ -1,4 +1,4 @@
-"""Image data sets in Parquet as laid out on the Hugging Face Hub: encoded images and labels as columns."""
+"""Read image data sets from Parquet in the Hugging Face Hub's layout: encoded images and labels as columns."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from robustlab.data.storage.encoded_images import check_source, decode_image, im
 _IMAGE_COLUMNS = ("img", "image", "images")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)(.*)\.parquet")
-_ROWS = 1024  # read at once
+_ROWS = 1024  # rows read at once
 
 
 class Parquet(DataSource):
     """Images in Parquet shards: an image column (`struct<bytes, path>` or plain bytes) and an integer label column.
 
-    Samples are ordered by shard name, then by row. Resident images are decoded once into `cache_dir`; for streaming
-    the encoded images are copied there, so that any one can be read alone. Both are made anew when a shard's name,
-    size or time of change differs.
+    Samples are ordered by shard name, then by row. Resident images are decoded once into `cache_dir`; for streaming,
+    the encoded images are copied there, so that each can be read individually. Both are rebuilt when a shard's name,
+    size or modification time changes.
     """
 
     def __init__(
@@ -51,12 +51,15 @@ class Parquet(DataSource):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        """train, test, val: globs below `root`; there is a split "val" where a file matches.
+        """Check the arguments.
 
-        image_column, label_column: None finds the Hub's usual names. num_classes: None takes the class names of the
-        schema, else the largest training label + 1. size: side of the training images (resident: cut to a square and
-        resized; streaming: what the crop in the workers yields); None takes the first image's shape. storage:
-        "resident" or "streaming". mean, std: per channel, of pixels in [0, 1].
+        - train, test, val: globs below `root`; there is a split "val" if a file matches.
+        - image_column, label_column: None for the Hub's usual names.
+        - num_classes: None for the number of class names in the schema, or else the largest training label + 1.
+        - size: side of the training images (resident: cropped to a square and resized; streaming: size of the workers'
+          crops); None for the first image's shape.
+        - storage: "resident" or "streaming".
+        - mean, std: per channel, for pixels in [0, 1].
         """
         self.root = Path(root).expanduser()
         self.patterns = {"train": train, **({} if val is None else {"val": val}), "test": test}
@@ -70,7 +73,7 @@ class Parquet(DataSource):
 
     @cached_property
     def task(self) -> TaskSpec:  # pyright: ignore[reportIncompatibleVariableOverride]  # read only when asked for
-        """The task; reads the schema, perhaps the training labels, and without a `size` the first image."""
+        """The task; reads the schema, possibly the training labels, and without a `size` the first image."""
         shards = self._shards("train")
         names = _class_names(shards[0], self._label_column(shards[0]))
         count = self.num_classes or len(names) or int(self._labels(shards).max()) + 1
@@ -79,11 +82,11 @@ class Parquet(DataSource):
 
     @cached_property
     def splits(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # read only when asked
-        """The names "train", "val" where it has a shard, and "test"."""
+        """The names "train", "val" if it has a shard, and "test"."""
         return tuple(name for name in self.patterns if name != "val" or self._files(name))
 
     def split(self, name: str) -> Split:
-        """Return one of `splits`: uint8 [N, C, H, W], memory-mapped from the cache, or `BlobImages`."""
+        """Return one of `splits`, with images as (N, C, H, W) uint8, memory-mapped from the cache, or `BlobImages`."""
         shards = self._shards(name)
         labels = self._labels(shards)
         what = f"{self.root} ({name})"
@@ -139,14 +142,14 @@ class Parquet(DataSource):
         return _find_column(shard, self.columns[1], _LABEL_COLUMNS, "label")
 
     def _labels(self, shards: list[Path]) -> Tensor:
-        """Return all labels, int64 [N]."""
+        """Return all labels, (N,) int64."""
         column = self._label_column(shards[0])
         parts: list[Tensor] = []
         for shard in shards:
             values = _read(shard, column)
             if not pa.types.is_integer(values.type):
                 raise ConfigError(
-                    f"{shard}: column {column!r} holds {values.type}, not integer labels; "
+                    f"{shard}: column {column!r} contains {values.type}, not integer labels; "
                     "set dataset.source.label_column"
                 )
             if values.null_count:
@@ -182,7 +185,7 @@ class Parquet(DataSource):
 
 
 def _missing_shards(shards: list[Path]) -> list[str]:
-    """Return the names of shards that the others' "-00001-of-00004" says must be there."""
+    """Return the names of missing shards, which the others' "-00001-of-00004" implies."""
     missing: list[str] = []
     for found in [match for match in (_SHARD.fullmatch(path.name) for path in shards) if match]:
         stem, number, total, tail = found.groups()
@@ -192,7 +195,7 @@ def _missing_shards(shards: list[Path]) -> list[str]:
 
 
 def _find_column(shard: Path, given: str | None, usual: tuple[str, ...], what: str) -> str:
-    """Return the column to read: the one given, else the first usual name that the file has."""
+    """Return the column to read: the given one, or else the first usual name in the file."""
     names = _schema(shard).names
     for choice in (given,) if given is not None else usual:
         if choice in names:
@@ -225,11 +228,11 @@ def _batches(shard: Path, column: str) -> Iterator[Any]:
 
 
 def _damaged(shard: Path, error: Exception) -> DataError:
-    return DataError(f"{shard}: not a readable Parquet file ({error}); fetch it again")
+    return DataError(f"{shard}: not a readable Parquet file ({error}); download it again")
 
 
 def _class_names(shard: Path, column: str) -> tuple[str, ...]:
-    """Return the class names that the Hub keeps in the schema's metadata; empty if there are none."""
+    """Return the class names that the Hub stores in the schema's metadata; empty if there are none."""
     metadata = _schema(shard).metadata or {}
     try:
         feature = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"][column]

@@ -1,7 +1,6 @@
-"""Drawing attributes that agree with the class as often as asked for; shared by the data sets that are made here.
+"""Draw attributes that agree with the class at a given rate, for synthetic data sets.
 
-All draws are counter-based: what an image gets depends on the key and on the image's number, not on how many others
-there are.
+All draws are counter-based: they depend on the key and the image's index, but not on the number of images.
 """
 
 from __future__ import annotations
@@ -19,10 +18,12 @@ def shuffled(key: int, count: int) -> Tensor:
 
 
 def aligned(labels: Tensor, share: float, *, num_attributes: int, key: int, index: Tensor) -> Tensor:
-    """Return an attribute for each sample, int64 [N]: that of its class for exactly this share of each class.
+    """Return an attribute for each sample, (N,) int64: its class's attribute for exactly `share` of each class.
 
-    labels: int64 [N] in 0..num_attributes-1. The others get the remaining attributes in equal parts. The numbers are
-    rounded to whole samples; `key` and `index` (int64 [N]) choose which samples get which.
+    The others get the remaining attributes in equal parts, rounded to whole samples.
+
+    - labels: (N,) int64 in 0..num_attributes-1.
+    - key, index: random key and counters, (N,) int64, which determine the samples that get each attribute.
     """
     check_share("correlation", share)
     order = torch.argsort(rng.uniform(key, index, 1)[:, 0], stable=True)
@@ -32,14 +33,14 @@ def aligned(labels: Tensor, share: float, *, num_attributes: int, key: int, inde
         count = len(members)
         agreeing = round(share * count)
         attributes[members[:agreeing]] = label
-        # the others in turn, from the next one on: which of them are one ahead differs from class to class
+        # assign the other attributes cyclically, starting after the class's own, so that remainders are spread evenly
         turn = torch.arange(count - agreeing) % max(num_attributes - 1, 1)
         attributes[members[agreeing:]] = (label + 1 + turn) % num_attributes
     return attributes
 
 
 def flipped(values: Tensor, probability: float, *, key: int, index: Tensor) -> Tensor:
-    """Return 0 or 1 for each sample: the other value with this probability, independently (values: int64 [N])."""
+    """Flip each of the binary `values`, (N,) int64, independently with the given probability."""
     return values ^ (rng.uniform(key, index, 1)[:, 0] < probability).long()
 
 

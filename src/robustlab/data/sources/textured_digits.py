@@ -1,4 +1,4 @@
-"""Digits (or clothes) over a background, or beside a patch, that agrees with their class: built here, in seconds."""
+"""Synthetic digits (or clothes) with a background or a patch that correlates with the class, generated in seconds."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _CHUNK = 1024
 
 
 class TexturedDigits(DataSource):
-    """Two classes, round {0, 3, 6, 8} and straight {1, 4, 7} digits, whose background tells the class apart too easily.
+    """Two classes, round {0, 3, 6, 8} and straight {1, 4, 7} digits, whose background is an easier cue than the shape.
 
-    A greyish-white digit lies at a random place over brown with vertical stripes (a = 0) or blue with horizontal ones
-    (a = 1) of random phase, frequency and brightness, with a little noise. With shortcut "patch", a coloured 5x5 square
-    in the upper left corner of a dark grey image takes the background's place. Of Fashion-MNIST, the classes are tops
-    {T-shirt, pullover, coat, shirt} and shoes {sandal, sneaker, ankle boot}.
+    An off-white digit is placed at a random position over a brown background with vertical stripes (a = 0) or a blue
+    one with horizontal stripes (a = 1), of random phase, frequency and brightness, with a little noise. With shortcut
+    "patch", a coloured 5x5 square in the upper left corner of a dark grey image replaces the background. For
+    Fashion-MNIST, the classes are tops {T-shirt, pullover, coat, shirt} and shoes {sandal, sneaker, ankle boot}.
     """
 
     splits = ("train", "val", "test")
@@ -52,12 +52,16 @@ class TexturedDigits(DataSource):
         mean: Sequence[float] = (0.33, 0.319, 0.334),
         std: Sequence[float] = (0.217, 0.189, 0.228),
     ) -> None:
-        """images, root, file, download: as `grey_images`. shortcut: "background" or "patch".
+        """Check the arguments.
 
-        correlation: share of each class with a = y in train, eval_correlation in val and test. train, val, test: number
-        of images, from one pool of the source's training and test images; val and test do not depend on `train`.
-        size: side of the images, at least 28. seed: of all draws; the run's seed changes nothing. mean, std: per
-        channel, of pixels in [0, 1].
+        - images, root, file, download: as in `grey_images`.
+        - shortcut: "background" or "patch".
+        - correlation, eval_correlation: share of each class with a = y in train, and in val and test.
+        - train, val, test: number of images, from one pool of the source's training and test images; val and test do
+          not depend on `train`.
+        - size: side of the images, at least 28.
+        - seed: seed of all draws, independent of the run's seed.
+        - mean, std: per channel, for pixels in [0, 1].
         """
         check_share("correlation", correlation)
         check_share("eval_correlation", eval_correlation)
@@ -68,7 +72,7 @@ class TexturedDigits(DataSource):
         self.images, self.root, self.file, self.download = images, root, file, download
         self.shortcut, self.size, self.seed = shortcut, size, seed
         self.correlations = {"train": correlation, "val": eval_correlation, "test": eval_correlation}
-        self.sizes = {"test": test, "val": val, "train": train}  # in the order in which the pool is dealt
+        self.sizes = {"test": test, "val": val, "train": train}  # in the order in which images are taken from the pool
         digits = images != "fashion_mnist"
         self.classes = _CLASSES[digits]
         self.task = TaskSpec(2, (3, size, size), tuple(mean), tuple(std), _NAMES[digits], _SHORTCUTS[shortcut])
@@ -85,8 +89,8 @@ class TexturedDigits(DataSource):
         wanted = sum(self.sizes.values())
         if wanted > len(pool):
             raise ConfigError(
-                f"train, val and test ask for {wanted} images, {self.images} has {len(pool)} of these classes; lower "
-                "dataset.source.train, val or test, or take another dataset.source.images"
+                f"train, val and test need {wanted} images, but {self.images} has {len(pool)} of these classes; lower "
+                "dataset.source.train, val or test, or use another dataset.source.images"
             )
         pool = pool[shuffled(self._key("order"), len(pool))]
         parts = dict(zip(self.sizes, pool[:wanted].split(list(self.sizes.values())), strict=True))
@@ -99,7 +103,7 @@ class TexturedDigits(DataSource):
         return rng.fold(self.seed, "textured digits", purpose)
 
     def _render(self, grey: Tensor, attributes: Tensor, index: Tensor) -> Tensor:
-        """Return uint8 [N, 3, size, size] of digits uint8 [N, 28, 28]; `index` keys what is random about each image."""
+        """Render digits, (N, 28, 28) uint8, to (N, 3, size, size) uint8; `index` is the counter of random draws."""
         chunks = zip(grey.split(_CHUNK), attributes.split(_CHUNK), index.split(_CHUNK), strict=True)
         with single_thread():
             return torch.cat([self._paint(*chunk) for chunk in chunks])
@@ -107,7 +111,7 @@ class TexturedDigits(DataSource):
     def _paint(self, grey: Tensor, attributes: Tensor, index: Tensor) -> Tensor:
         u = rng.uniform(self._key("image"), index, 9).double()
         background = _textured if self.shortcut == "background" else _patched
-        shade = 0.80 + 0.14 * u[:, 2:3] + 0.04 * u[:, 3:6]  # a little of one colour or another
+        shade = 0.80 + 0.14 * u[:, 2:3] + 0.04 * u[:, 3:6]  # slightly tinted
         strokes = _placed(grey, u[:, 0], u[:, 1], self.size)
         image = torch.lerp(background(attributes, u[:, 6:], self.size), shade[:, :, None, None], strokes)
         noise = rng.uniform(self._key("noise"), index, 3 * self.size**2).double().view_as(image) - 0.5
@@ -115,7 +119,7 @@ class TexturedDigits(DataSource):
 
 
 def _placed(digits: Tensor, row: Tensor, column: Tensor, size: int) -> Tensor:
-    """Return float64 [N, 1, size, size] in [0, 1]: the digits at places drawn by uniforms `row` and `column`."""
+    """Place digits at positions given by uniforms `row` and `column`: (N, 1, size, size) float64 in [0, 1]."""
     places = size - SIDE + 1
     frames = torch.zeros((len(digits), 1, size, size), dtype=torch.float64)
     top, left = ((u * places).long()[:, None] + torch.arange(SIDE) for u in (row, column))
@@ -124,7 +128,7 @@ def _placed(digits: Tensor, row: Tensor, column: Tensor, size: int) -> Tensor:
 
 
 def _textured(attributes: Tensor, u: Tensor, size: int) -> Tensor:
-    """Return striped backgrounds, float64 [N, 3, size, size]; u: number of stripes, phase, brightness."""
+    """Return striped backgrounds, (N, 3, size, size) float64; u: number of stripes, phase, brightness."""
     frequency, phase, brightness = 3.0 + 4.0 * u[:, 0], u[:, 1], 0.45 + 0.45 * u[:, 2]
     ramp = torch.arange(size, dtype=torch.float64) / size
     wave = torch.sin(2 * math.pi * (frequency[:, None] * ramp + phase[:, None]))
@@ -135,7 +139,7 @@ def _textured(attributes: Tensor, u: Tensor, size: int) -> Tensor:
 
 
 def _patched(attributes: Tensor, u: Tensor, size: int) -> Tensor:
-    """Return dark grey backgrounds with a coloured square, float64 [N, 3, size, size]; u: grey level, -, brightness."""
+    """Return dark grey backgrounds with a coloured square, (N, 3, size, size) float64; u: grey level, -, brightness."""
     image = (0.12 + 0.12 * u[:, 0])[:, None, None, None].repeat(1, 3, size, size)
     colour = torch.tensor(_COLOURS, dtype=torch.float64)[attributes] * (0.8 + 0.6 * u[:, 2:3])
     image[:, :, _MARGIN : _MARGIN + _PATCH, _MARGIN : _MARGIN + _PATCH] = colour[:, :, None, None]

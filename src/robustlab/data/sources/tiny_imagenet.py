@@ -1,4 +1,4 @@
-"""Tiny-ImageNet-200: 200 classes of ImageNet at 64x64, as its archive unpacks."""
+"""Tiny-ImageNet-200: 200 classes of ImageNet at 64x64, in the layout of the unpacked archive."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LAYOUT = (
 
 
 class TinyImageNet(FileSource):
-    """100,000 training images; the 10,000 validation images are the test split, as the test labels are not public.
+    """100,000 training images; the 10,000 validation images are the test split, since test labels are not public.
 
-    Labels number the classes in the order of `wnids.txt`, as the lines stand there.
+    Labels number the classes in the order of `wnids.txt`.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class TinyImageNet(FileSource):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        """num_classes: how many lines `wnids.txt` must have. Others as `FileSource`."""
+        """Check the arguments. `num_classes`: number of lines in `wnids.txt`; others are as in `FileSource`."""
         super().__init__(root, mean=mean, std=std, size=size, storage=storage, cache_dir=cache_dir)
         self.num_classes = num_classes
 

@@ -1,4 +1,4 @@
-"""CIFAR-10/100, MNIST, Fashion-MNIST and SVHN from the files of their releases, read by torchvision's classes.
+"""CIFAR-10/100, MNIST, Fashion-MNIST and SVHN, read from their original files by torchvision's classes.
 
 torchvision is imported only when a split is read.
 """
@@ -27,13 +27,13 @@ from robustlab.core.errors import ConfigError, DataError
 from robustlab.core.files import made
 from robustlab.data.dataset import DataSource, Split, TaskSpec, check_labels
 
-_TIMEOUT = 15.0  # seconds without an answer or a byte after which a download is given up
+_TIMEOUT = 15.0  # seconds without any data after which a download is aborted
 _DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True)
 class _Release:
-    """What torchvision reads and where it comes from. files: below the root; url: of the folder of the archives."""
+    """The files that torchvision reads (below the root), and the URL of the folder with their archives."""
 
     cls: str
     num_classes: int
@@ -79,14 +79,19 @@ _RELEASES = {
 class Torchvision(DataSource):
     """A data set of `torchvision.datasets`: "cifar10", "cifar100", "mnist", "fashion_mnist" or "svhn".
 
-    Order and labels are those of the release (CIFAR-10: of the python pickles, the order of the CIFAR-N labels).
-    The release's archives, if they lie in `root`, are unpacked; everything is checked against torchvision's checksums.
+    Order and labels follow the release (for CIFAR-10 the python pickles, like the CIFAR-N labels). Archives of the
+    release in `root` are unpacked; everything is checked against torchvision's checksums.
     """
 
     def __init__(
         self, dataset: str, *, root: str, download: bool = True, mean: Sequence[float], std: Sequence[float]
     ) -> None:
-        """root: folder of the files. download: fetch them if they are missing. mean, std: of pixels in [0, 1]."""
+        """Check the arguments.
+
+        - root: folder of the files.
+        - download: download missing files.
+        - mean, std: per channel, for pixels in [0, 1].
+        """
         if dataset not in _RELEASES:
             raise ConfigError(f"dataset.source.dataset must be one of {', '.join(_RELEASES)}, not {dataset!r}")
         self.dataset, self.download = dataset, download
@@ -95,7 +100,7 @@ class Torchvision(DataSource):
         self.task = TaskSpec(release.num_classes, release.image_shape, tuple(mean), tuple(std), release.class_names)
 
     def split(self, name: str) -> Split:
-        """Return "train" or "test", uint8 [N, C, H, W] and int64 [N]. Raises ConfigError, DataError."""
+        """Return "train" or "test", with (N, C, H, W) uint8 images. Raises ConfigError, DataError."""
         if name not in ("train", "test"):
             raise ConfigError(f"{self.dataset} has the splits train and test, not {name!r}")
         cls = _torchvision_class(self._release.cls)
@@ -119,11 +124,13 @@ class Torchvision(DataSource):
         return Split(images, labels)
 
     def _prepare(self, cls: Any) -> None:
-        """Unpack archives that are in the root, else download them; files appear in the root only when complete."""
+        """Unpack archives found in the root, or else download them; files appear in the root only once complete."""
         archives = _archives(cls)
         complete = all((self.root / name).is_file() for name in archives)
         if not complete and not self.download:
-            raise ConfigError(f"{self._advice(archives)}; or set dataset.source.download=true where the network allows")
+            raise ConfigError(
+                f"{self._advice(archives)}; or set dataset.source.download=true if this machine is online"
+            )
         try:
             with made(self.root), tempfile.TemporaryDirectory(dir=self.root, prefix=".prepare-") as temporary:
                 if complete:
@@ -135,18 +142,18 @@ class Torchvision(DataSource):
         except OSError as error:
             raise ConfigError(
                 f"cannot write the data folder {self.root} ({error.strerror or error}); "
-                "make room or set paths.data_dir or dataset.source.root"
+                "free up space, or set paths.data_dir or dataset.source.root"
             ) from error
 
     def _unpack(self, folder: Path, archives: dict[str, str]) -> None:
-        """Give torchvision what the archives in the root hold, so that it has nothing to fetch."""
+        """Unpack the archives in the root for torchvision, so that it need not download them."""
         from torchvision.datasets.utils import check_integrity
 
         for name, md5 in archives.items():
             archive, target = self.root / name, folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                if archive.suffixes == [".gz"]:  # often packed anew by mirrors: its own checksum tells damage
+                if archive.suffixes == [".gz"]:  # often repacked by mirrors; its own checksum detects damage
                     with gzip.open(archive) as packed, target.with_suffix("").open("wb") as file:
                         shutil.copyfileobj(packed, file)
                 elif check_integrity(str(archive), md5):
@@ -155,11 +162,11 @@ class Torchvision(DataSource):
                     raise EOFError("wrong checksum")
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise DataError(
-                    f"{self.dataset}: {archive} is damaged ({error}); fetch it again from {self._release.url}"
+                    f"{self.dataset}: {archive} is damaged ({error}); download it again from {self._release.url}"
                 ) from error
 
     def _fetch(self, cls: Any, folder: str, archives: dict[str, str]) -> None:
-        """Let torchvision download what `folder` lacks, check it and unpack it there."""
+        """Let torchvision download, check and unpack the files missing from `folder`."""
         try:
             with _impatient():
                 for split in ("train", "test") if self.dataset == "svhn" else (None,):
@@ -167,12 +174,12 @@ class Torchvision(DataSource):
         except (RuntimeError, OSError, HTTPException) as error:
             network = isinstance(error, RuntimeError | HTTPException | URLError | ConnectionError | TimeoutError)
             if not network:
-                raise  # the disk
+                raise  # a disk error
             reasons = re.findall(r"<urlopen error (.*?)>", str(error)) or [" ".join(str(error).split())]
             raise ConfigError(f"{self._advice(archives)} (the download failed: {reasons[0]})") from error
 
     def _advice(self, archives: dict[str, str]) -> str:
-        """Return what is missing and which files to put where."""
+        """Describe what is missing, and which files to put where."""
         missing = [file for file in self._release.files if not (self.root / file).is_file()]
         some = "" if len(missing) == len(self._release.files) else f" ({', '.join(missing)} missing)"
         folder = (self.root / next(iter(archives))).parent
@@ -198,7 +205,7 @@ def _torchvision_class(name: str) -> Any:  # a class of torchvision.datasets, wi
 
 
 def _archives(cls: Any) -> dict[str, str]:
-    """Return the files of the release as downloaded, below the root, with torchvision's MD5 checksums."""
+    """Return downloaded file, below the root -> torchvision's MD5 checksum."""
     if hasattr(cls, "tgz_md5"):  # CIFAR
         return {cls.filename: cls.tgz_md5}
     if hasattr(cls, "resources"):  # MNIST and its kin
@@ -208,7 +215,7 @@ def _archives(cls: Any) -> dict[str, str]:
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    """Give sockets a time limit: torchvision's download sets none, and would wait for ever behind some firewalls."""
+    """Set a socket timeout: torchvision's download has none, and would wait forever behind some firewalls."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
     try:

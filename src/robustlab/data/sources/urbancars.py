@@ -22,7 +22,7 @@ _LAYOUT = (
     "expected urbancars as unpacked: bg-0.95_co_occur_obj-0.95/train and bg-0.5_co_occur_obj-0.5/{val,test} with the "
     "folders obj-{urban,country}_bg-{urban,country}_co_occur_obj-{urban,country}"
 )
-_SHARE = 0.95  # of the training images of a class that each shortcut agrees with
+_SHARE = 0.95  # share of a class's training images for which each shortcut agrees
 _CELLS = {"train": (3610, 190, 190, 10), "val": (125,) * 4, "test": (125,) * 4}  # both agree, background, object, none
 _BOTH = tuple(f"{bg}_bg_{co}_obj" for bg, co in product(_KINDS, _KINDS))
 
@@ -30,9 +30,9 @@ _BOTH = tuple(f"{bg}_bg_{co}_obj" for bg, co in product(_KINDS, _KINDS))
 class UrbanCars(GroupFiles):
     """Urban (0) and country (1) cars; the attribute is the background, the co-occurring object, or both.
 
-    With `group_label` both, attribute = 2 * background + object, and each evaluation derives the benchmark's metrics
+    With `group_label` "both", attribute = 2 * background + object, and each evaluation derives the benchmark's metrics
     from the eight groups: `<split>/id_accuracy` (weighted by the training shares 0.9025, 0.0475, 0.0475, 0.0025),
-    `bg_gap`, `co_occur_obj_gap` and `both_gap` (accuracy where that shortcut disagrees, or both, minus id_accuracy).
+    `bg_gap`, `co_occur_obj_gap` and `both_gap` (accuracy if that shortcut, or both, disagrees, minus id_accuracy).
     """
 
     def __init__(
@@ -46,7 +46,9 @@ class UrbanCars(GroupFiles):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        """root: the folder urbancars. Files that end in _mask.png are passed over. Others as `FileSource`."""
+        """Check the arguments. `root`: the folder urbancars, where files ending in _mask.png are ignored; others are as
+        in `FileSource`.
+        """
         super().__init__(root, mean=mean, std=std, size=size, storage=storage, cache_dir=cache_dir)
         if group_label not in ("bg", "co_occur_obj", "both"):
             raise ConfigError(f"dataset.source.group_label must be bg, co_occur_obj or both, not {group_label!r}")
@@ -63,7 +65,7 @@ class UrbanCars(GroupFiles):
         return {name: self._read(name) for name in SPLITS}
 
     def derived_metrics(self, measured: Mapping[str, float]) -> dict[str, float]:
-        """Return id_accuracy and the three gaps of each split whose eight groups were measured."""
+        """Return id_accuracy and the three gaps for each split whose eight groups were measured."""
         derived: dict[str, float] = {}
         for split in SPLITS if self.group_label == "both" else ():
             keys = {

@@ -17,7 +17,7 @@ class Waterbirds(GroupFiles):
     """Landbirds (0) and waterbirds (1) on land (0) or water (1); 95 % of the training images agree.
 
     Validation and test are balanced over backgrounds within each class. Three landbird species count as waterbirds in
-    the published labels; these are taken as they stand, so results on corrected copies are not comparable.
+    the published labels, which are used unchanged, so results on corrected copies are not comparable.
     """
 
     attribute_names = ("land", "water")
@@ -37,9 +37,10 @@ class Waterbirds(GroupFiles):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        """root: the folder with metadata.csv. size: resident images are resized to it, whatever their aspect ratio.
+        """Check the arguments. Others are as in `FileSource`.
 
-        Others as `FileSource`.
+        - root: the folder with metadata.csv.
+        - size: resident images are resized to this, regardless of aspect ratio.
         """
         super().__init__(root, mean=mean, std=std, size=size, stretch=True, storage=storage, cache_dir=cache_dir)
 

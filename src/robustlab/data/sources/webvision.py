@@ -1,4 +1,4 @@
-"""mini-WebVision: the first 50 classes of WebVision 1.0's Google subset, labelled by the search that found them."""
+"""mini-WebVision: the first 50 classes of WebVision 1.0's Google subset, labelled by search query."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ILSVRC_CLASSES = 1000
 
 
 class MiniWebVision(FileSource):
-    """Train on the Google images of the first classes; splits "test" (WebVision validation) and "imagenet".
+    """Google images of the first classes for training; splits "test" (WebVision validation) and "imagenet".
 
-    The protocol of DivideMix (Li et al., ICLR 2020) and its successors. The labels come from web queries: nothing says
-    which are right, so there is no "clean_labels". Samples keep the order of the file lists.
+    The protocol of DivideMix (Li et al., ICLR 2020) and its successors. The labels come from web queries, so it is not
+    known which are correct, and "clean_labels" is not provided. Samples keep the order of the file lists.
     """
 
     provides: frozenset[str] = frozenset()
@@ -36,10 +36,12 @@ class MiniWebVision(FileSource):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        """imagenet_root: folder of the ILSVRC12 validation images, for the extra split "imagenet", or None.
+        """Check the arguments. Others are as in `FileSource`.
 
-        It (or `val` in it) holds a folder per class, named by its number (0, 1, ...) or by its WordNet id, in the
-        order of WebVision's info/synsets.txt. num_classes: the first so many. Others as `FileSource`.
+        - imagenet_root: folder of the ILSVRC12 validation images, for the extra split "imagenet", or None. It (or `val`
+          in it) has one folder per class, named by number (0, 1, ...) or WordNet id, in the order of WebVision's
+          info/synsets.txt.
+        - num_classes: number of classes, taken from the start.
         """
         super().__init__(root, mean=mean, std=std, size=size, storage=storage, cache_dir=cache_dir)
         self.imagenet_root = None if imagenet_root is None else Path(imagenet_root).expanduser()
@@ -47,7 +49,7 @@ class MiniWebVision(FileSource):
         self.splits = ("train", "test", *(() if imagenet_root is None else ("imagenet",)))
 
     def class_names(self) -> tuple[str, ...]:
-        """Return WordNet ids where info/synsets.txt is there, else the class numbers."""
+        """Return WordNet ids if info/synsets.txt exists, else the class numbers."""
         return self._wnids() or tuple(str(label) for label in range(self.num_classes))
 
     def files(self, name: str) -> tuple[list[str], list[int]]:
@@ -62,7 +64,7 @@ class MiniWebVision(FileSource):
         raise ConfigError(f"mini_webvision has the splits {known}; not {name!r}")
 
     def _listed(self, filelist: str, prefix: str) -> tuple[list[str], list[int]]:
-        """Return the files of the first classes from a file list with lines "file label"."""
+        """Return the files and labels of the first classes in a file list with lines "file label"."""
         path = need(self.root / filelist, _LAYOUT)
         files: list[str] = []
         labels: list[int] = []
@@ -81,12 +83,12 @@ class MiniWebVision(FileSource):
             for file in (self.root / folder).iterdir()
         }
         if files and not found:
-            raise ConfigError(f"{self.root} has none of the folders that {filelist} names; {_LAYOUT}")
+            raise ConfigError(f"{self.root} has none of the folders named in {filelist}; {_LAYOUT}")
         check_manifest(files, found, where=str(path))
         return files, labels
 
     def _imagenet(self, root: Path) -> tuple[list[str], list[int]]:
-        """Return the ILSVRC12 validation images of the same classes, paths absolute."""
+        """Return the ILSVRC12 validation images of the same classes, with absolute paths."""
         folder = need(root, "dataset.source.imagenet_root must name the ILSVRC12 validation images")
         folder = folder / "val" if (folder / "val").is_dir() else folder
         there = subfolders(folder)
@@ -102,12 +104,12 @@ class MiniWebVision(FileSource):
                 ]
                 return [file for file, _ in pairs], [label for _, label in pairs]
         raise ConfigError(
-            f"{folder} needs a folder for each of the first {self.num_classes} classes, named 0, 1, ... or by WordNet "
-            f"id (with info/synsets.txt in {self.root}, or with all {_ILSVRC_CLASSES} of them)"
+            f"{folder} needs one folder for each of the first {self.num_classes} classes, named 0, 1, ... or by "
+            f"WordNet id (with info/synsets.txt in {self.root}, or with all {_ILSVRC_CLASSES} of them)"
         )
 
     def _wnids(self) -> tuple[str, ...]:
-        """Return the first WordNet ids of info/synsets.txt; empty if it is not there."""
+        """Return the first WordNet ids in info/synsets.txt; empty if there is no such file."""
         path = self.root / "info" / "synsets.txt"
         if not path.is_file():
             return ()

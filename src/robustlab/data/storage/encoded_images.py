@@ -1,8 +1,8 @@
-"""From encoded images to uint8: one at a time for streaming, all at once for resident data.
+"""Decode encoded images to uint8: one at a time for streaming, all at once for resident data.
 
-Whatever mode a file has, it becomes RGB (or grey, for one channel): L is repeated, P is looked up, CMYK is converted,
-an alpha channel is dropped, 16-bit grey keeps its upper byte. The EXIF orientation is not applied, as in the
-data sets' usual loaders.
+All image modes become RGB (or grey, for one channel): L is repeated, P is looked up, CMYK is converted, an alpha
+channel is dropped, 16-bit grey keeps its upper byte. The EXIF orientation is ignored, as in the data sets' usual
+loaders.
 """
 
 from __future__ import annotations
@@ -27,19 +27,23 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
-NAMED = 10  # how many bad images, files or rows an error names
+NAMED = 10  # maximum number of bad images, files or rows named in an error
 _BLOCK = 512
-# what Pillow raises on damaged files, depending on where the damage is
+# exceptions of Pillow for damaged files, depending on where the damage is
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error)
 
 
 def decode_image(
     where: str, source: bytes | Path | None, *, channels: int, size: int | None = None, stretch: bool = False
 ) -> np.ndarray:
-    """Return one image, uint8 [H, W, channels]; `where` names it in errors.
+    """Return one image, (H, W, channels) uint8.
 
-    source: the encoded bytes, or the path of a file. size: cut to a centred square and resize (bilinear, antialiased)
-    to size x size. stretch: resize without the cut. Raises DataError if the image cannot be read or decoded.
+    - where: name of the image in errors.
+    - source: the encoded bytes, or the path of a file.
+    - size: crop to the central square and resize (bilinear, antialiased) to size x size.
+    - stretch: resize without cropping.
+
+    Raises DataError if the image cannot be read or decoded.
     """
     if not source:
         raise DataError(f"{where}: no image bytes")
@@ -75,9 +79,9 @@ def _square(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: BaseException) -> str:
-    """Return Pillow's or the system's message without the address of the in-memory file."""
+    """Return the message of Pillow or the system, without the address of the in-memory file."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image, or of an unknown format"
+        return "not an image, or an unknown format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
@@ -90,14 +94,20 @@ def image_blocks(
     size: int | None,
     what: str,
     stretch: bool = False,
-    mend: str = "replace or remove them",
+    fix: str = "replace or remove them",
 ) -> Iterator[np.ndarray]:
-    """Yield blocks uint8 [b, *shape] of all images, in order.
+    """Yield blocks of all images in order, (b, *shape) uint8.
 
-    items: (name for messages, bytes or path) of each. what: names the data set. mend: what to do about damaged images.
-    Every image is tried before an error is raised: DataError lists those that do not decode, ConfigError those that
-    are not of `shape` (channels, height, width) although no `size` is set. One core decodes about 10,000 32x32
-    JPEG images a second; threads only slow that down.
+    One core decodes about 10,000 32x32 JPEG images per second; threads only slow that down.
+
+    - items: (name for messages, bytes or path) of each image.
+    - shape: (channels, height, width).
+    - size: see `decode_image`; None if all images must already have `shape`.
+    - what: name of the data set, for messages.
+    - fix: advice about damaged images.
+
+    Every image is tried before raising an error: DataError lists images that do not decode, ConfigError images of other
+    shapes although no `size` is set.
     """
     bad: list[str] = []
     odd: list[str] = []
@@ -111,14 +121,14 @@ def image_blocks(
             continue
         if image.shape[:2] != (height, width):
             odd.append(f"{where}: {image.shape[1]}x{image.shape[0]}")
-        if bad or odd:  # nothing will come of it: only look for more
+        if bad or odd:  # an error is certain, so only look for more problems
             continue
         block.append(image)
         if len(block) == _BLOCK:
             yield np.stack(block).transpose(0, 3, 1, 2)
             block = []
     if bad:
-        raise DataError(listing(bad, f"{what}: {len(bad)} damaged image(s); {mend}"))
+        raise DataError(listing(bad, f"{what}: {len(bad)} damaged image(s); {fix}"))
     if odd:
         advice = "set dataset.source.size to resize them, or dataset.storage=streaming"
         raise ConfigError(listing(odd, f"{what}: {len(odd)} image(s) are not {width}x{height} as the first; {advice}"))
@@ -127,13 +137,13 @@ def image_blocks(
 
 
 def listing(entries: list[str], headline: str) -> str:
-    """Return `headline` with the first entries below it and how many more there are."""
+    """Return `headline`, the first entries below it, and the number of remaining ones."""
     more = [f"... and {len(entries) - NAMED} more"] if len(entries) > NAMED else []
     return "\n  ".join([headline + ":", *entries[:NAMED], *more])
 
 
 class EncodedImages(ABC):
-    """Encoded images that are decoded when asked for (a `LazyImages`)."""
+    """Encoded images that are decoded on demand (a `LazyImages`)."""
 
     def __init__(self, channels: int) -> None:
         """Decode to `channels`: 3 (RGB) or 1 (grey)."""
@@ -145,7 +155,7 @@ class EncodedImages(ABC):
 
     @abstractmethod
     def encoded(self, index: int) -> tuple[str, bytes | Path | None]:
-        """Return the image's name for messages, and its bytes or path."""
+        """Return an image's name for messages, and its bytes or path."""
 
     @abstractmethod
     def staged(self, stage: Stage) -> EncodedImages:
@@ -159,7 +169,7 @@ class EncodedImages(ABC):
 
 
 def check_source(*, channels: int, size: int | None, storage: str, **moments: tuple[float, ...]) -> None:
-    """Raise ConfigError for settings of a source that cannot be; each of `moments` needs a number per channel."""
+    """Raise ConfigError for impossible settings of a source; each of `moments` needs one number per channel."""
     if channels not in (1, 3):
         raise ConfigError(f"dataset.source.channels must be 1 (grey) or 3 (RGB), not {channels}")
     if size is not None and size < 1:

@@ -1,4 +1,4 @@
-"""Which files a run trains and is measured on: written with its first start, compared at every later one."""
+"""Record the files that a run trains and evaluates on: written at its first start, compared at every later one."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from robustlab.core.files import write_whole
 from robustlab.data.storage.encoded_images import listing
 
 Manifest = Mapping[str, Mapping[str, int]]
-"""For each split, the label of each file."""
+"""Split -> file -> label."""
 
 
 def write(path: Path, manifest: Manifest) -> None:
-    """Write one line per file, "split, label, name", compressed; whole or not at all."""
+    """Write one line per file, "split, label, name", compressed, atomically."""
     lines = (f"{split}\t{label}\t{name}\n" for split, files in manifest.items() for name, label in files.items())
     content = gzip.compress("".join(lines).encode(errors="surrogateescape"), mtime=0)
     write_whole(path, lambda file: file.write(content))
 
 
 def check_same(path: Path, manifest: Manifest) -> None:
-    """Raise DataError naming files that are not those in `path`: missing, new, or of another class."""
+    """Raise DataError that names files differing from those in `path`: missing, new, or in another class."""
     before = _read(path)
     differences: list[str] = []
     for split in sorted(before.keys() | manifest.keys()):
@@ -30,15 +30,15 @@ def check_same(path: Path, manifest: Manifest) -> None:
         differences += [f"{split}: {name} is missing" for name in old if name not in new]
         differences += [f"{split}: {name} is new" for name in new if name not in old]
         differences += [
-            f"{split}: {name} had label {old[name]}, has {label}"
+            f"{split}: {name} had label {old[name]}, now has {label}"
             for name, label in new.items()
             if old.get(name, label) != label
         ]
         if not differences and list(old) != list(new):
-            differences.append(f"{split}: the same files in another order")
+            differences.append(f"{split}: the same files in a different order")
     if differences:
-        advice = "put the data back as they were, or start anew with resume=false"
-        headline = f"the data set is not the one that this run began with ({path}), {len(differences)} difference(s)"
+        advice = "restore the original data, or start over with resume=false"
+        headline = f"the data set has changed since this run started ({path}), {len(differences)} difference(s)"
         raise DataError(listing(differences, f"{headline}; {advice}"))
 
 
@@ -50,6 +50,6 @@ def _read(path: Path) -> dict[str, dict[str, int]]:
             found.setdefault(split, {})[name] = int(label)
     except (OSError, EOFError, ValueError) as error:
         raise DataError(
-            f"{path} is damaged ({error}); delete it if the data set is the one that the run began with"
+            f"{path} is damaged ({error}); delete it if the data set has not changed since the run started"
         ) from error
     return found

@@ -1,10 +1,10 @@
-"""Batched colour operations on bytes, with one magnitude for each sample.
+"""Batched colour operations on bytes, with one magnitude per sample.
 
-Each takes uint8 images [B, C, H, W] (C 1 or 3) and a float32 magnitude [B] on the same device, and returns uint8
-images. They equal `torchvision.transforms.v2.functional` on uint8 tensors sample by sample, save for one grey level
-where floats are rounded in another order. Nothing waits for a device.
+Each takes uint8 images, (B, C, H, W) with C = 1 or 3, and float32 magnitudes, (B,) on the same device, and returns
+uint8 images. The results equal `torchvision.transforms.v2.functional` on uint8 tensors for each sample, except for one
+grey level if floats are rounded in a different order. Nothing synchronises with a device.
 
-Two facts about torch on a CPU shape the code: a float becomes a byte four times faster by way of int16, and comparing
+Two facts about torch on a CPU shape the code: converting floats to bytes is four times faster via int16, and comparing
 bytes is ten times slower than arithmetic on them.
 """
 
@@ -21,17 +21,17 @@ _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision has it
 
 
 def to_bytes(values: Tensor) -> Tensor:
-    """Return float values (changed in place) clamped to 0..255 and truncated to uint8."""
+    """Return float values (modified in place) clamped to 0..255 and truncated to uint8."""
     return values.clamp_(0, 255).to(torch.int16).to(torch.uint8)
 
 
 def _column(magnitude: Tensor) -> Tensor:
-    """Return [B] as [B, 1, 1, 1]."""
+    """Reshape (B,) to (B, 1, 1, 1)."""
     return magnitude.view(-1, 1, 1, 1)
 
 
 def _luma(images: Tensor) -> Tensor:
-    """Return the whole-numbered grey levels, float32 [B, 1, H, W]."""
+    """Return the integer grey levels, (B, 1, H, W) float32."""
     if images.shape[1] == 1:
         return images.float()
     red, green, blue = images.float().unbind(1)
@@ -50,7 +50,7 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def color(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the grey image: factor 0 is grey, 1 the image. Images of one channel stay as they are."""
+    """Blend with the grey image: factor 0 is grey, 1 the image. Single-channel images are unchanged."""
     if images.shape[1] == 1:
         return images
     factor = _column(factor)
@@ -58,7 +58,7 @@ def color(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the image's mean grey level: factor 0 is a plain grey, 1 the image."""
+    """Blend with the image's mean grey level: factor 0 is uniform grey, 1 the image."""
     factor = _column(factor)
     mean = _luma(images).mean(dim=(1, 2, 3), keepdim=True)
     return to_bytes(images.float().mul_(factor).add_(mean.mul_(1.0 - factor)))
@@ -70,7 +70,7 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     if height <= 2 or width <= 2:
         return images
     pixels = images.to(torch.int16)
-    # Sums of whole numbers are exact, and no multiple of 1/13 lies half-way between two of them.
+    # Sums of integers are exact, and no multiple of 1/13 lies halfway between two of them.
     rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
     inner = pixels[:, :, 1:-1, 1:-1]
     total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * inner
@@ -81,7 +81,7 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keep the upper `bits` (0..8, whole) of each byte."""
+    """Keep the upper `bits` (an integer in 0..8) of each byte."""
     mask = 256 - torch.bitwise_left_shift(torch.ones_like(bits, dtype=torch.int32), 8 - bits.to(torch.int32))
     return images & _column(mask.to(torch.uint8))
 
@@ -99,7 +99,7 @@ def invert(images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Stretch each channel so that its darkest pixel is 0 and its brightest 255; a plain channel stays."""
+    """Stretch each channel so that its darkest pixel is 0 and its brightest 255; a constant channel is unchanged."""
     low = images.amin(dim=(2, 3), keepdim=True).float()
     high = images.amax(dim=(2, 3), keepdim=True).float()
     plain = high == low
@@ -108,7 +108,7 @@ def autocontrast(images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Flatten each channel's histogram with Pillow's table: (cumulative count + step // 2) // step."""
+    """Equalise each channel's histogram with Pillow's table: (cumulative count + step // 2) // step."""
     count, channels, height, width = images.shape
     planes, size = count * channels, height * width
     pixels = images.reshape(planes, size)
@@ -123,7 +123,10 @@ def equalize(images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def darker_by_counting(pixels: Tensor) -> Tensor:
-    """Return how many pixels of each row lie below each level: uint8 [P, size] on the CPU to int32 [P, 256]."""
+    """Return how many pixels of each row lie below each level, (P, 256) int32.
+
+    - pixels: (P, size) uint8 on the CPU.
+    """
     planes = len(pixels)
     offsets = torch.arange(0, planes * 256, 256, dtype=torch.int32)
     flat = (pixels.to(torch.int32) + offsets[:, None]).view(-1)
@@ -132,13 +135,13 @@ def darker_by_counting(pixels: Tensor) -> Tensor:
 
 
 def darker_by_sorting(pixels: Tensor) -> Tensor:
-    """Return what `darker_by_counting` does, deterministic and without waiting for a CUDA device."""
+    """Return the same as `darker_by_counting`, deterministically and without synchronising with a CUDA device."""
     levels = torch.arange(256, dtype=torch.uint8, device=pixels.device).expand(len(pixels), 256).contiguous()
     return torch.searchsorted(pixels.sort(dim=1).values, levels, out_int32=True)
 
 
 def hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue by a part of the circle in [-0.5, 0.5]. Images of one channel stay as they are."""
+    """Shift the hue by a fraction of a turn in [-0.5, 0.5]. Single-channel images are unchanged."""
     if images.shape[1] == 1:
         return images
     pixels = images.float()
@@ -156,4 +159,4 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
     k = angle[:, None] + torch.arange(5.0, 0.0, -2.0, device=images.device).view(1, 3, 1, 1)
     k -= (k * (1.0 / 6.0)).floor_().mul_(6.0)  # remainder is ten times slower
     share = torch.minimum(k, 4.0 - k).clamp_(0.0, 1.0)
-    return to_bytes((value[:, None] - chroma[:, None] * share).add_(1e-3))  # a whole level may come out just below
+    return to_bytes((value[:, None] - chroma[:, None] * share).add_(1e-3))  # a level may come out too low

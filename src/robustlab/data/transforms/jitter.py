@@ -1,4 +1,4 @@
-"""Random colour and erased rectangles, batched with an independent draw for every sample."""
+"""Batched colour jitter and random erasing, with independent draws per sample."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ _ORDERS = torch.tensor(list(permutations(range(4))))
 
 
 class ColorJitter(Staged):
-    """Random brightness, contrast, saturation and hue, in an order drawn for each sample (as torchvision draws it)."""
+    """Random brightness, contrast, saturation and hue, in a random order per sample (as in torchvision)."""
 
     draws = 5
 
     def __init__(
         self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
     ) -> None:
-        """brightness, contrast, saturation: factors in [max(0, 1 - value), 1 + value]. hue: turns in [-hue, hue]."""
+        """Check the strengths.
+
+        - brightness, contrast, saturation: factors are drawn from [max(0, 1 - value), 1 + value].
+        - hue: shifts are drawn from [-hue, hue], in turns.
+        """
         super().__init__()
         strengths = {"Brightness": brightness, "Contrast": contrast, "Color": saturation, "Hue": hue}
         if min(strengths.values()) < 0 or hue > 0.5:
@@ -34,14 +38,14 @@ class ColorJitter(Staged):
         self._number = torch.tensor([OPERATIONS.index(name) if strengths[name] else 0 for name in strengths])
 
     def choose(self, u: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """u: order, then one for each operation."""
+        """Return the choices; u: order, then one value per operation."""
         order = _ORDERS[integers(u[:, 0], len(_ORDERS))]
         value = self._low + u[:, 1:] * self._span
         return self._number[order], value.gather(1, order)
 
 
 class Erase(Transform):
-    """Paint a random rectangle with some probability (Random Erasing, Zhong et al. 2020; Cutout with a fixed scale)."""
+    """Fill a random rectangle with some probability (Random Erasing, Zhong et al. 2020; Cutout with a fixed scale)."""
 
     def __init__(
         self,
@@ -51,9 +55,12 @@ class Erase(Transform):
         fill: int = 0,
         attempts: int = 4,
     ) -> None:
-        """scale: the rectangle's part of the image. ratio: of its height to its width, log-uniform. fill: grey level.
+        """Check the arguments.
 
-        attempts: a rectangle that does not fit is drawn again up to this often; then the sample stays as it is.
+        - scale: bounds of the rectangle's area as a fraction of the image.
+        - ratio: bounds of height over width, log-uniform.
+        - fill: grey level.
+        - attempts: how often a rectangle is drawn until it fits; after that the sample stays unchanged.
         """
         if not 0.0 <= probability <= 1.0 or not 0 <= fill <= 255 or attempts < 1:
             raise ConfigError(
@@ -66,7 +73,7 @@ class Erase(Transform):
         self.draws = 3 + 2 * attempts
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """u: whether, row, column, then area and ratio of each attempt."""
+        """Return the images; u: whether, row, column, then area and ratio of each attempt."""
         height, width = images.shape[2:]
         tall, wide, fits = rectangles(u[:, 3:], height, width, scale=self.scale, log_ratio=self.ratio)
         chosen = fits & (u[:, 0] < self.probability)

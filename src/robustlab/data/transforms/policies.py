@@ -1,7 +1,8 @@
-"""AutoAugment, RandAugment and TrivialAugment, batched: every sample draws its own operations and magnitudes.
+"""Batched AutoAugment, RandAugment and TrivialAugment, with independent operations and magnitudes per sample.
 
-A policy turns uniforms into an operation and an argument for each sample and stage. `apply` then sorts the batch by
-operation and runs each once, on the slice of samples that drew it: a batch of any size costs the same few kernels.
+A policy turns uniform random numbers into an operation and an argument per sample and stage. The batch is then sorted
+by operation, and each operation runs once on the slice of samples that drew it, so that a batch of any size costs the
+same few kernels.
 """
 
 from __future__ import annotations
@@ -47,9 +48,11 @@ class Staged(Transform):
     """A transform that runs a drawn operation on each sample, stage after stage."""
 
     def __init__(self, *, fill: int = 128, interpolation: str = "nearest", integer_translate: bool = True) -> None:
-        """fill: grey level of what is uncovered. interpolation: "nearest" or "bilinear".
+        """Check the arguments.
 
-        integer_translate: shifts are truncated to whole pixels as torchvision does; False shifts by fractions.
+        - fill: grey level of uncovered areas.
+        - interpolation: "nearest" or "bilinear".
+        - integer_translate: truncate shifts to whole pixels as in torchvision; False shifts by fractions.
         """
         if interpolation not in ("nearest", "bilinear") or not 0 <= fill <= 255:
             raise ConfigError(
@@ -60,13 +63,13 @@ class Staged(Transform):
 
     @abstractmethod
     def choose(self, u: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Return the choice that uniforms make: position in OPERATIONS int64 [B, S] and argument float32 [B, S].
+        """Return the positions in OPERATIONS, (B, S) int64, and arguments, (B, S) float32, for S stages.
 
-        u: float32 [B, draws] on the CPU; S is the number of stages.
+        - u: uniform random numbers, (B, draws) float32 on the CPU.
         """
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """Return the augmented images; waits for the device once if `u` is there, never if `u` is on the CPU."""
+        """Return the augmented images; synchronises once if `u` is on a device, never if it is on the CPU."""
         if len(images) == 0:
             return images
         number, argument = self.choose(u.cpu(), *images.shape[2:])
@@ -76,7 +79,7 @@ class Staged(Transform):
             arrangement = arrangement[order[-1]]
             argument[:, stage] = argument[arrangement, stage]
         counts = [torch.bincount(column, minlength=len(OPERATIONS)).tolist() for column in number.T]
-        # One copy to the device each, and none that waits; slices of samples that drew the same operation follow.
+        # One non-blocking copy each to the device, then slices of samples that drew the same operation.
         moved = torch.stack([*order, arrangement.argsort()]).to(images.device, non_blocking=True)
         argument = argument.to(images.device, non_blocking=True)
         for stage, count in enumerate(counts):
@@ -85,7 +88,7 @@ class Staged(Transform):
         return images.index_select(0, moved[-1])
 
     def _run(self, images: Tensor, argument: Tensor, counts: list[int]) -> None:
-        """Change sorted images in place: counts[k] samples in a row have drawn operation k."""
+        """Modify sorted images in place; counts[k] consecutive samples have drawn operation k."""
         height, width = images.shape[2:]
         start, matrices, moved_from = 0, [], len(images)
         for name, count in zip(OPERATIONS, counts, strict=True):
@@ -98,7 +101,7 @@ class Staged(Transform):
             elif self.integer_translate and name in ("TranslateX", "TranslateY"):
                 function = geometry.translate_x if name == "TranslateX" else geometry.translate_y
                 images[chosen] = function(images[chosen], argument[chosen], fill=self.fill)
-            else:  # all that is left is affine and runs as one
+            else:  # the remaining operations are affine and run together
                 moved_from = min(moved_from, chosen.start)
                 matrices.append(_MATRICES[name](argument[chosen], height, width))
         if matrices:
@@ -108,18 +111,18 @@ class Staged(Transform):
 
 
 def _flags(names: tuple[str, ...]) -> Tensor:
-    """Return bool [len(OPERATIONS)]: which operations are named."""
+    """Return which operations are named, (len(OPERATIONS),) bool."""
     return torch.tensor([name in names for name in OPERATIONS])
 
 
 def _arguments(number: Tensor, magnitude: Tensor, u: Tensor, signed_rotate: bool) -> Tensor:
-    """Return the arguments of operations: magnitudes with a random sign where they have one, factors about 1."""
+    """Return the arguments of operations: magnitudes with a random sign if they have one, factors around 1."""
     signed = _flags((*_FACTORS, *_MATRICES) if signed_rotate else (*_FACTORS, *(set(_MATRICES) - {"Rotate"})))
     return torch.where(signed[number] & (u < 0.5), -magnitude, magnitude) + _flags(_FACTORS)[number].float()
 
 
 class AutoAugment(Staged):
-    """One of 25 sub-policies for each sample; each of its two operations runs with its own probability."""
+    """One of 25 sub-policies per sample, each of whose two operations runs with its own probability."""
 
     draws = 5
 
@@ -132,10 +135,12 @@ class AutoAugment(Staged):
         integer_translate: bool = True,
         solarize_levels: int = 256,
     ) -> None:
-        """policy: "cifar10" or "imagenet". fill, interpolation, integer_translate: see `Staged`.
+        """Check the arguments. `fill`, `interpolation`, `integer_translate`: see `Staged`.
 
-        signed_rotate: False turns anti-clockwise only (CrossSplit's released code). solarize_levels: the threshold of
-        bin m is levels * (1 - m / 9), 256 in the released code and 255 in torchvision.
+        - policy: "cifar10" or "imagenet".
+        - signed_rotate: False rotates anti-clockwise only (CrossSplit's released code).
+        - solarize_levels: the threshold of bin m is levels * (1 - m / 9), 256 in the released code and 255 in
+          torchvision.
         """
         super().__init__(fill=fill, interpolation=interpolation, integer_translate=integer_translate)
         if policy not in SUB_POLICIES:
@@ -147,7 +152,7 @@ class AutoAugment(Staged):
         self._tables: dict[tuple[int, int], Tensor] = {}
 
     def _magnitude(self, height: int, width: int) -> Tensor:
-        """Return the magnitudes float32 [25, 2] for images of a size."""
+        """Return the magnitudes for images of a size, (25, 2) float32."""
         if (height, width) not in self._tables:
             self._tables[height, width] = torch.tensor(
                 [
@@ -161,7 +166,7 @@ class AutoAugment(Staged):
         return self._tables[height, width]
 
     def choose(self, u: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """u: sub-policy, two probabilities, two signs."""
+        """Return the choices; u: sub-policy, two probabilities, two signs."""
         chosen = integers(u[:, 0], len(self._number))
         number = self._number[chosen]
         argument = _arguments(number, self._magnitude(height, width)[chosen], u[:, 3:5], self.signed_rotate)
@@ -172,7 +177,7 @@ _SPACE_NUMBER = torch.tensor([_NUMBER[name] for name in SPACE])
 
 
 class RandAugment(Staged):
-    """`num_ops` operations for each sample, drawn uniformly with replacement, all at one magnitude."""
+    """`num_ops` operations per sample, drawn uniformly with replacement, all at the same magnitude."""
 
     def __init__(
         self,
@@ -183,7 +188,10 @@ class RandAugment(Staged):
         interpolation: str = "nearest",
         integer_translate: bool = True,
     ) -> None:
-        """magnitude: bin in 0 .. num_magnitude_bins - 1. The other arguments: see `Staged`."""
+        """Check the arguments. Others are as in `Staged`.
+
+        - magnitude: bin in 0 .. num_magnitude_bins - 1.
+        """
         super().__init__(fill=fill, interpolation=interpolation, integer_translate=integer_translate)
         if num_ops < 1 or not 0 <= magnitude < num_magnitude_bins or num_magnitude_bins < 2:
             raise ConfigError(
@@ -194,7 +202,7 @@ class RandAugment(Staged):
         self.draws = 2 * num_ops
 
     def choose(self, u: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """u: the operations, then the signs."""
+        """Return the choices; u: the operations, then the signs."""
         drawn = integers(u[:, : self.num_ops], len(SPACE))
         table = _rand_magnitudes(self.bins, height, width)[:, self.magnitude]
         number = _SPACE_NUMBER[drawn]
@@ -202,7 +210,7 @@ class RandAugment(Staged):
 
 
 class TrivialAugment(Staged):
-    """One operation for each sample at a magnitude drawn uniformly from the wide space."""
+    """One operation per sample, with a magnitude drawn uniformly from the wide space."""
 
     draws = 3
 
@@ -213,7 +221,7 @@ class TrivialAugment(Staged):
         interpolation: str = "nearest",
         integer_translate: bool = True,
     ) -> None:
-        """num_magnitude_bins: at least 2. The other arguments: see `Staged`."""
+        """Check the arguments. `num_magnitude_bins`: at least 2; others are as in `Staged`."""
         super().__init__(fill=fill, interpolation=interpolation, integer_translate=integer_translate)
         if num_magnitude_bins < 2:
             raise ConfigError(f"TrivialAugment needs at least 2 magnitude bins, got {num_magnitude_bins}")
@@ -221,7 +229,7 @@ class TrivialAugment(Staged):
         self._table = torch.stack([wide_magnitudes(name, num_magnitude_bins) for name in SPACE])
 
     def choose(self, u: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """u: operation, magnitude, sign."""
+        """Return the choices; u: operation, magnitude, sign."""
         drawn, level = integers(u[:, :1], len(SPACE)), integers(u[:, 1:2], self.bins)
         number = _SPACE_NUMBER[drawn]
         return number, _arguments(number, self._table[drawn, level], u[:, 2:3], True)
@@ -229,5 +237,5 @@ class TrivialAugment(Staged):
 
 @lru_cache(maxsize=64)
 def _rand_magnitudes(bins: int, height: int, width: int) -> Tensor:
-    """Return RandAugment's magnitudes [14, bins] for images of a size."""
+    """Return RandAugment's magnitudes for images of a size, (14, bins)."""
     return torch.stack([magnitudes(name, bins, height, width) for name in SPACE])

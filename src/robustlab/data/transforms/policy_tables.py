@@ -50,7 +50,7 @@ def _parse(text: str) -> list[tuple[Step, Step]]:
 
 SUB_POLICIES: dict[str, list[tuple[Step, Step]]] = {"cifar10": _parse(_CIFAR10), "imagenet": _parse(_IMAGENET)}
 
-# What RandAugment and TrivialAugment choose from; AutoAugment knows Invert besides.
+# The operations of RandAugment and TrivialAugment; AutoAugment also has Invert.
 SPACE = (
     "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast",
     "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize",
@@ -58,10 +58,11 @@ SPACE = (
 
 
 def magnitudes(name: str, bins: int, height: int, width: int, *, solarize: int = 255) -> Tensor:
-    """Return the float32 magnitudes [bins] of an operation in AutoAugment and RandAugment; 0 where it has none.
+    """Return the magnitudes of an operation in AutoAugment and RandAugment, (bins,) float32; 0 if it has none.
 
-    Colour, contrast, brightness and sharpness: m stands for the factor 1 + m. Translations in pixels. solarize: the
-    threshold of bin 0 (torchvision 255, the first implementations 256).
+    For colour, contrast, brightness and sharpness, m means the factor 1 + m. Translations are in pixels.
+
+    - solarize: the threshold of bin 0 (255 in torchvision, 256 in the first implementations).
     """
     if name == "Posterize":
         return _bits(bins, 4)
@@ -74,7 +75,7 @@ def magnitudes(name: str, bins: int, height: int, width: int, *, solarize: int =
 
 
 def wide_magnitudes(name: str, bins: int) -> Tensor:
-    """Return the float32 magnitudes [bins] of an operation in TrivialAugment's wide space (shifts up to 32 px)."""
+    """Return the magnitudes of an operation in TrivialAugment's wide space, (bins,) float32 (shifts up to 32 px)."""
     if name == "Posterize":
         return _bits(bins, 6)
     if name == "Solarize":
@@ -85,5 +86,5 @@ def wide_magnitudes(name: str, bins: int) -> Tensor:
 
 
 def _bits(bins: int, dropped: int) -> Tensor:
-    """Return the bits that posterising keeps: from 8 down by `dropped`."""
+    """Return the number of bits that posterising keeps, from 8 down by `dropped`."""
     return 8 - (torch.arange(bins) / ((bins - 1) / dropped)).round()

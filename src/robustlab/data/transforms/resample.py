@@ -1,4 +1,4 @@
-"""Transforms that resample or cut whole images: random affine maps, random resized crops, resize, centre crop."""
+"""Transforms that resample or crop images: random affine maps, random resized crops, resize, centre crop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robustlab.data.transforms.transform import Transform, integers, rectangles
 
 
 class RandomAffine(Transform):
-    """Turn, shift (by fractions of pixels), scale and shear at random about the centre; mild amounts suit digits."""
+    """Rotate, shift (by fractions of pixels), scale and shear randomly about the centre; mild amounts suit digits."""
 
     draws = 5
 
@@ -29,10 +29,14 @@ class RandomAffine(Transform):
         fill: int = 0,
         interpolation: str = "bilinear",
     ) -> None:
-        """degrees: turns within [-degrees, degrees]. translate: largest shift as part of width and height.
+        """Check the arguments.
 
-        scale: bounds of the magnification. shear: horizontal, within [-shear, shear] degrees. fill: grey level.
-        interpolation: "nearest" or "bilinear".
+        - degrees: rotations are drawn from [-degrees, degrees].
+        - translate: maximum shift as a fraction of width and height.
+        - scale: bounds of the magnification.
+        - shear: horizontal, drawn from [-shear, shear] degrees.
+        - fill: grey level.
+        - interpolation: "nearest" or "bilinear".
         """
         check_ranges("RandomAffine", scale, (1.0, 1.0))
         if degrees < 0 or min(translate) < 0 or not 0 <= shear < 90 or not 0 <= fill <= 255:
@@ -46,7 +50,7 @@ class RandomAffine(Transform):
         self.fill, self.interpolation = fill, interpolation
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """u: turn, shift right, shift down, scale, shear."""
+        """Return the images; u: rotation, shift right, shift down, scale, shear."""
         height, width = images.shape[2:]
         signed = u.to(images.device, non_blocking=True).double() * 2.0 - 1.0
         angle = signed[:, 0] * math.radians(self.degrees)
@@ -54,7 +58,7 @@ class RandomAffine(Transform):
         zoom = self.scale[0] + (self.scale[1] - self.scale[0]) * (signed[:, 3] + 1.0) * 0.5
         shift = torch.stack([signed[:, 1] * self.translate[0] * width, signed[:, 2] * self.translate[1] * height], 1)
         cosine, sine = angle.cos(), angle.sin()
-        # Output to source: the inverse of "shear, turn, magnify, then shift".
+        # Output to source: the inverse of "shear, rotate, magnify, then shift".
         turn = torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)
         shear = torch.eye(2, dtype=torch.float64, device=images.device).repeat(len(images), 1, 1)
         shear[:, 0, 1] = slope
@@ -65,10 +69,10 @@ class RandomAffine(Transform):
 
 
 class RandomResizedCrop(Transform):
-    """Cut a random rectangle and resample it (bilinear, without antialiasing) to a fixed size.
+    """Crop a random rectangle and resample it (bilinear, without antialiasing) to a fixed size.
 
-    Area and ratio are drawn as in torchvision: again while the rectangle does not fit, and after the last attempt the
-    largest centred one of an allowed ratio is taken.
+    Area and ratio are drawn as in torchvision: repeatedly until the rectangle fits, and after the last attempt the
+    largest centred one of an allowed ratio is used.
     """
 
     def __init__(
@@ -78,7 +82,12 @@ class RandomResizedCrop(Transform):
         ratio: tuple[float, float] = (3.0 / 4.0, 4.0 / 3.0),
         attempts: int = 10,
     ) -> None:
-        """size: side of the result. scale: part of the image. ratio: of width to height, log-uniform."""
+        """Check the arguments.
+
+        - size: side of the result.
+        - scale: bounds of the area as a fraction of the image.
+        - ratio: bounds of width over height, log-uniform.
+        """
         check_ranges("RandomResizedCrop", scale, ratio)
         if size < 1 or attempts < 1 or scale[1] > 1.0:
             raise ConfigError(
@@ -88,7 +97,7 @@ class RandomResizedCrop(Transform):
         self.draws = 2 + 2 * attempts
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """u: row, column, then area and ratio of each attempt."""
+        """Return the images; u: row, column, then area and ratio of each attempt."""
         height, width = images.shape[2:]
         log_ratio = (-math.log(self.ratio[1]), -math.log(self.ratio[0]))  # of height to width
         tall, wide, found = rectangles(u[:, 2:], height, width, scale=self.scale, log_ratio=log_ratio)
@@ -102,11 +111,11 @@ class RandomResizedCrop(Transform):
 
 
 def _resample(images: Tensor, box: Tensor, size: int) -> Tensor:
-    """Return [B, C, size, size], the bilinear resampling of each box (left, width, top, height)."""
+    """Resample each box (left, width, top, height) bilinearly to (B, C, size, size)."""
     height, width = images.shape[2:]
     centres = (torch.arange(size, device=images.device) + 0.5) / size
     left, wide, top, tall = box.unsqueeze(2).unbind(1)
-    # Places between the outermost pixel centres of the box, so that nothing outside of it is blended in.
+    # Positions between the outermost pixel centres of the box, so that nothing outside it is blended in.
     x = (left + wide * centres).clamp(min=left + 0.5, max=left + wide - 0.5) * (2.0 / width) - 1.0
     y = (top + tall * centres).clamp(min=top + 0.5, max=top + tall - 0.5) * (2.0 / height) - 1.0
     shape = (len(images), size, size)
@@ -119,13 +128,13 @@ class Resize(Transform):
     """Resample to a square (bilinear with antialiasing)."""
 
     def __init__(self, size: int) -> None:
-        """size: side of the result."""
+        """Check `size`, the side of the result."""
         if size < 1:
             raise ConfigError(f"Resize needs size >= 1, got {size}")
         self.size = size
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """Return uint8 [B, C, size, size]; draws nothing."""
+        """Return (B, C, size, size) uint8; draws nothing."""
         values = F.interpolate(
             images.float(), (self.size, self.size), mode="bilinear", align_corners=False, antialias=True
         )
@@ -133,16 +142,16 @@ class Resize(Transform):
 
 
 class CenterCrop(Transform):
-    """Cut the square in the middle."""
+    """Crop the central square."""
 
     def __init__(self, size: int) -> None:
-        """size: side of the square."""
+        """Check `size`, the side of the square."""
         if size < 1:
             raise ConfigError(f"CenterCrop needs size >= 1, got {size}")
         self.size = size
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """Return uint8 [B, C, size, size]; draws nothing. Raises ConfigError where the image is smaller."""
+        """Return (B, C, size, size) uint8; draws nothing. Raises ConfigError if the image is smaller."""
         height, width = images.shape[2:]
         if min(height, width) < self.size:
             raise ConfigError(f"CenterCrop(size={self.size}) is larger than the image {(height, width)}; resize first")

@@ -1,10 +1,10 @@
-"""What a batched augmentation is, and the few moves of bytes that all of them share.
+"""The contract of batched augmentations, and the byte operations that they share.
 
-A transform is a pure function of uint8 images [B, C, H, W] and float32 uniforms [B, draws]; row i of the result depends
-on row i of both and on nothing else: chunks, batch size, workers and ranks leave it unchanged. No loop runs over
-samples. `u` may stay on the CPU while the images are on a CUDA device: then no transform waits for the device.
+A transform is a pure function of uint8 images, (B, C, H, W), and uniform random numbers, (B, draws) float32. Row i of
+the result depends only on row i of both, so that chunks, batch size, workers and ranks do not affect it. There are no
+loops over samples. `u` may stay on the CPU while the images are on a CUDA device, so that no transform synchronises.
 
-Bytes are moved in rows instead of one by one (windows: `index_select` over an overlapping strided view; choices: words
+Bytes are moved in rows instead of one by one (crops: `index_select` over an overlapping strided view; choices: words
 of eight pixels), which on a CPU is about five times faster than gathering pixels.
 """
 
@@ -21,29 +21,29 @@ from robustlab.core.errors import ConfigError
 
 
 class Transform(ABC):
-    """A batched per-sample augmentation. `draws` is the number of uniforms that it needs for each sample."""
+    """A batched per-sample augmentation. `draws` is the number of uniform random numbers it needs per sample."""
 
     draws: int = 0
 
     @abstractmethod
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """Return the augmented images.
+        """Return the augmented images, (B, C, H', W') uint8.
 
-        images: uint8 [B, C, H, W], left as they are. u: float32 [B, draws] in [0, 1), on the images' device or the CPU.
-        Returns uint8 [B, C, H', W'].
+        - images: (B, C, H, W) uint8, not modified.
+        - u: (B, draws) float32 in [0, 1), on the images' device or the CPU.
         """
 
 
 class Pipeline(Transform):
-    """Transforms one after the other, each with its own slice of the uniforms. Runs on one CPU thread."""
+    """Applies transforms in sequence, each with its own slice of the random numbers, on one CPU thread."""
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
-        """Chain `transforms`; an empty pipeline returns the images as they are."""
+        """Chain `transforms`; an empty pipeline returns the images unchanged."""
         self.transforms = tuple(transforms)
         self.draws = sum(transform.draws for transform in self.transforms)
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """Return the images after all transforms. Raises ConfigError where `u` has not [B, draws] entries."""
+        """Return the images after all transforms. Raises ConfigError if `u` is not of shape (B, draws)."""
         if u.shape != (len(images), self.draws):
             raise ConfigError(
                 f"Pipeline needs uniforms of shape {(len(images), self.draws)}, got {tuple(u.shape)}; "
@@ -59,10 +59,10 @@ class Pipeline(Transform):
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Run the block's torch CPU work on the calling thread alone.
+    """Run the block's torch CPU work on the calling thread only.
 
-    The many small kernels of an augmentation gain little from a second thread, and with one other busy process on the
-    machine they would spend their time waiting for it at barriers. Entering and leaving costs about a microsecond.
+    The many small kernels of an augmentation gain little from a second thread, and with another busy process on the
+    machine they would spend their time waiting at barriers. Entering and leaving costs about a microsecond.
     """
     threads = torch.get_num_threads()
     if threads == 1:
@@ -76,14 +76,15 @@ def single_thread() -> Iterator[None]:
 
 
 def integers(u: Tensor, count: int | Tensor) -> Tensor:
-    """Return int64 in 0 .. count-1, uniform where u is uniform in [0, 1). count: one, or int64 of u's shape."""
+    """Return int64 in 0 .. count-1, uniform if u is uniform in [0, 1). `count`: one number, or int64 of u's shape."""
     return (u * count).long().clamp(max=count - 1)  # a u just below 1 can round up to count
 
 
 def cut(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
-    """Return the [B, C, height, width] window of each contiguous image whose upper left corner is (top[i], left[i]).
+    """Crop a window from each image, with upper left corner (top[i], left[i]): (B, C, height, width) uint8.
 
-    images: uint8 [B, C, H, W]. top, left: int64 [B]; the windows must lie inside the images (not checked).
+    - images: (B, C, H, W) uint8, contiguous.
+    - top, left: (B,) int64; the windows must lie inside the images (not checked).
     """
     count, channels, full_height, full_width = images.shape
     if count == 0:
@@ -99,7 +100,7 @@ def cut(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> T
 
 
 def pad(images: Tensor, vertical: int, horizontal: int, fill: int) -> Tensor:
-    """Return the images with `vertical` rows above and below and `horizontal` columns left and right, set to `fill`."""
+    """Pad the images with `vertical` rows above and below and `horizontal` columns left and right, set to `fill`."""
     count, channels, height, width = images.shape
     padded = images.new_full((count, channels, height + 2 * vertical, width + 2 * horizontal), fill)
     padded[:, :, vertical : vertical + height, horizontal : horizontal + width] = images
@@ -107,7 +108,7 @@ def pad(images: Tensor, vertical: int, horizontal: int, fill: int) -> Tensor:
 
 
 def reflect(images: Tensor, padding: int) -> Tensor:
-    """Return the images continued by `padding` pixels on all sides as in a mirror, whose edge is not repeated."""
+    """Pad the images by `padding` pixels on all sides by reflection, without repeating the edge."""
     for axis in (2, 3):
         last = images.shape[axis] - 1
         places = torch.arange(-padding, last + padding + 1, device=images.device).abs()
@@ -116,7 +117,11 @@ def reflect(images: Tensor, padding: int) -> Tensor:
 
 
 def choose(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """Return yes[i] where chosen[i], else no[i]. chosen: bool [B]; yes, no: uint8 [B, C, H, W]."""
+    """Return yes[i] where chosen[i], else no[i].
+
+    - chosen: (B,) bool.
+    - yes, no: (B, C, H, W) uint8.
+    """
     shape = (-1, 1, 1, 1)
     yes, no = yes.contiguous(), no.contiguous()
     for word in (torch.int64, torch.int32, torch.int16):
@@ -130,10 +135,13 @@ def choose(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:
 def rectangles(
     u: Tensor, height: int, width: int, *, scale: tuple[float, float], log_ratio: tuple[float, float]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the first rectangle of each sample's attempts that fits into the image.
+    """Return each sample's first rectangle that fits into the image.
 
-    u: float32 [B, 2 * attempts], areas then ratios. scale: bounds of the area as part of the image. log_ratio: bounds
-    of ln(height / width). Returns height and width, int64 [B], and whether one fitted, bool [B] (else 1 by 1).
+    Returns height and width, (B,) int64, and whether any attempt fitted, (B,) bool (otherwise 1 by 1).
+
+    - u: uniform random numbers, (B, 2 * attempts) float32, areas then ratios.
+    - scale: bounds of the area as a fraction of the image.
+    - log_ratio: bounds of ln(height / width).
     """
     attempts = u.shape[1] // 2
     area = (scale[0] + (scale[1] - scale[0]) * u[:, :attempts]) * (height * width)

@@ -28,7 +28,7 @@ from robustlab.pruning.surgery_settings import SurgerySettings
 class PrunedNetwork(SingleNetwork):
     """Cross-entropy training of one network that loses units; subclasses decide which, by calling `prune`.
 
-    On its own it only removes dead units every `surgery.every` updates (see `DeathSettings`).
+    It only removes dead units every `surgery.every` updates (see `DeathSettings`).
     """
 
     not_extendable = "its penalty, noise and pruning are planned for all updates, and dead units go after the last"
@@ -106,7 +106,6 @@ class PrunedNetwork(SingleNetwork):
     def remove_dead(self, *, t: int, final: bool = False) -> int:
         """Remove the units that are dead now and return their number; with surgery.enabled=false only count them.
 
-        - t: the update before which this happens.
         - final: test on `death.final_num_samples` images instead of `death.num_samples`, and record how many units the
           smaller test would have removed wrongly and how many predictions the removal changes.
         """
@@ -148,8 +147,7 @@ class PrunedNetwork(SingleNetwork):
         """Remove units, record the event, and return the number removed; do nothing if all are known to be dead.
 
         - dead, constants: see `Surgeon.remove`.
-        - reason: why the units are removed, for the record.
-        - t: the update before which they are removed.
+        - reason, t: why, and before which update, the units are removed, for the record.
 
         Raises `NumericalError` if no path from the images to the classifier would be left.
         """
@@ -243,11 +241,7 @@ class PrunedNetwork(SingleNetwork):
 
     @torch.no_grad()
     def _logits(self, images: Tensor) -> dict[str, Tensor]:
-        """Return float32 logits of the trained network and of its moving average, if there is one.
-
-        They are compared separately: units that are dead in the network may still be active in the average, from which
-        they are removed as well.
-        """
+        """Return float32 logits of the network and of its moving average, in which dead units may still be active."""
         learner = self.learners["network"]
         networks = {"logit_change": learner.network}
         if learner.ema is not None:
