@@ -54,7 +54,7 @@ def read_tensors(path: Path) -> Any:
     except PermissionError as error:
         raise RunFolderError(f"{path} cannot be read ({error.strerror}); fix its permissions") from error
     except pickle.UnpicklingError as error:
-        # torch's own message advises to load without restrictions, which is not to be passed on
+        # torch's own message suggests loading without restrictions, which must not reach the user
         name = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"{name[1]} was refused: only tensors and plain types are loaded" if name else "not tensors or numbers"
         raise DamagedError(f"checkpoint {path} cannot be read ({reason})") from error

@@ -247,6 +247,4 @@ def _check_val_fraction(val_fraction: float, source: DataSource) -> None:
     if not 0.0 <= val_fraction < 1.0:
         raise ConfigError(f"dataset.val_fraction={val_fraction} lies outside [0, 1)")
     if val_fraction and "val" in source.splits:
-        raise ConfigError(
-            f"the data set already has a validation split; set dataset.val_fraction=0, not {val_fraction}"
-        )
+        raise ConfigError(f"the data already has a validation split; set dataset.val_fraction=0, not {val_fraction}")

@@ -106,16 +106,18 @@ def run_one(
                 _claim(cfg, folder, runtime, held)
             try:
                 built = build_run(cfg, around)
-                if not is_there:  # a command that cannot work leaves nothing, and a run to be replaced in its place
+                if not is_there:  # a refused command leaves nothing, and leaves a run to be replaced
                     _claim(cfg, folder, runtime, held)
                 runtime.barrier()
-                by_another = _finished(cfg, folder) if runtime.world_size == 1 else None  # a process, just now
+                by_another = (
+                    _finished(cfg, folder) if runtime.world_size == 1 else None
+                )  # another process may have just finished it
                 outcome = by_another or train(cfg, overrides, folder, around, built)
             except StoppedEarly:
-                again = "the same command begins, or goes on, with the training"
+                again = "run the same command to start or resume training"
                 say(f"stopped by {stop.name} before the first step; {again}")
                 outcome = Outcome(None, folder, EXIT_PREEMPTED)
-    if outcome.exit_code and folder.is_dir():  # a run that was stopped while it read its data has none
+    if outcome.exit_code and folder.is_dir():  # a run stopped while reading its data has no folder
         record_ending(folder, outcome.exit_code, str(stop.name), f"stopped by {stop.name}")
     return outcome
 
@@ -132,9 +134,9 @@ def _of_restarted_job(cfg: DictConfig, folder: Path) -> DictConfig:
 
 
 def _found_finished(cfg: DictConfig, folder: Path, runtime: Runtime) -> Outcome | None:
-    """Return what rank 0 finds in the folder, if that run has ended; other ranks may see other files.
+    """Return the outcome of a finished run, as found by rank 0, since other ranks may see other files.
 
-    Raises ConfigError where another run has the folder, or a link leads out of the output folder.
+    Raises ConfigError if another run has the folder, or a symbolic link leads out of the output folder.
     """
     if runtime.is_main:
         _refuse_occupied(cfg)

@@ -38,8 +38,8 @@ class Exported:
 def export_run(run: Path, out: Path, *, weights: str = "last", learner: str | None = None) -> Exported:
     """Write the network that a run predicts with (its moving average if it has one) to the folder `out`.
 
-    - weights: file in the run's `checkpoints/`, without ".pt": "last", or a selection rule such as "best_test".
-    - learner: name of the network, if the method trains several.
+    - weights: file in the run's `checkpoints/` without ".pt", e.g. "last"; learner: the network, if there are several.
+
     Raises `ConfigError` if the run or its weights are missing or damaged, `RunFolderError` if `out` is not writable.
     """
     config = read_config(run)

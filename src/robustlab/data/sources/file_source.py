@@ -119,7 +119,7 @@ class FileSource(DataSource):
 
     @property
     def skipped(self) -> Mapping[str, Mapping[str, str]]:
-        """The damaged images that were left out: for each split read so far, the reason for each file."""
+        """The skipped damaged images: split read so far -> file -> reason."""
         return self._skipped
 
     def _undamaged(self, name: str, files: Sequence[str]) -> list[int]:

@@ -177,7 +177,7 @@ class Parquet(DataSource):
         for where, source in self._rows(shards, self._image_column(shards[0])):
             try:
                 height, width, _ = decode_image(where, source, channels=self.channels).shape
-            except DataError as error:  # `split` will list it with all others
+            except DataError as error:  # `split` will report it together with all others
                 problems.append(str(error))
                 continue
             return self.channels, height, width

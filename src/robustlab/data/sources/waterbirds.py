@@ -61,5 +61,5 @@ class Waterbirds(GroupFiles):
         )
 
     def check_rows(self, rows: Mapping[str, Rows]) -> None:
-        """Raise DataError for an image that is missing, has two rows or none."""
+        """Raise DataError for an image that is missing, or has no row or more than one."""
         check_files(rows, images_below(self.root), where=str(self.root / "metadata.csv"))

@@ -131,7 +131,9 @@ def image_blocks(
         raise DataError(listing(bad, f"{what}: {len(bad)} damaged image(s); {fix}"))
     if odd:
         advice = "set dataset.source.size to resize them, or dataset.storage=streaming"
-        raise ConfigError(listing(odd, f"{what}: {len(odd)} image(s) are not {width}x{height} as the first; {advice}"))
+        raise ConfigError(
+            listing(odd, f"{what}: {len(odd)} image(s) are not {width}x{height} like the first; {advice}")
+        )
     if block:
         yield np.stack(block).transpose(0, 3, 1, 2)
 
