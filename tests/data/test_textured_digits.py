@@ -119,7 +119,7 @@ def test_what_was_drawn_is_recorded():
 
 
 def test_mistakes(root):
-    with pytest.raises(ConfigError, match=r"ask for 8576 images, mnist_npz has 560 of these classes"):
+    with pytest.raises(ConfigError, match=r"need 8576 images, but mnist_npz has 560 of these classes"):
         TexturedDigits(root=root).split("train")
     with pytest.raises(ConfigError, match="shortcut must be background or patch"):
         TexturedDigits(shortcut="frame")
