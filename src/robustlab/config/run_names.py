@@ -17,7 +17,10 @@ NOT_IDENTITY = (
 )  # fmt: skip
 """Top-level keys that do not change what a run computes, and the seed, which has its own folder level."""
 
-NOT_IDENTITY_NESTED = ("trainer.device", "trainer.threads", "dataset.workers", "method.values_for")
+NOT_IDENTITY_NESTED = (
+    "trainer.device", "trainer.threads", "dataset.workers", "method.values_for", "method.label",
+    "method.reference",
+)  # fmt: skip
 
 _FIXED_SEED = 0
 

@@ -85,6 +85,8 @@ class Method:
     name: Word
     _target_: Word
     values_for: list[Word] | None = None
+    label: Word | None = None
+    reference: Annotated[int, Range(low=1)] | None = None
 
 
 @dataclass
@@ -239,5 +241,5 @@ GIVEN: dict[str, frozenset[str]] = {
 }
 """Arguments supplied by the data or the network when the object at this key is made, not by the configuration."""
 
-LABELS = frozenset({"name", "values_for"})
+LABELS = frozenset({"name", "values_for", "label", "reference"})
 """Keys next to a `_target_` that describe the choice and are not arguments."""

@@ -39,6 +39,7 @@ def results_of(
         "run_name": result_name(session.identity),
         "name": cfg.name,
         "method": cfg.method.name,
+        "method_label": cfg.method.get("label"),
         "dataset": cfg.dataset.name,
         "model": f"{cfg.model.name} (frozen)" if cfg.get("features") else cfg.model.name,
         "noise": session.data.noise_record(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from robustlab.config.method_labels import label_of
 from robustlab.config.occupant import HISTORY
 from robustlab.config.stored_config import read_config
 from robustlab.core.console import counted
@@ -18,6 +18,7 @@ from robustlab.core.errors import ConfigError
 from robustlab.report.group_notes import group_notes
 from robustlab.report.run_settings import flat_settings, in_words, varying
 from robustlab.report.statistics import Estimate, estimate
+from robustlab.tracking.finished_run import usable_results
 from robustlab.tracking.jsonl import decode_number
 
 SET_ASIDE = re.compile(r".*\.old\d+")
@@ -56,6 +57,11 @@ class Group:
     runs: dict[int, Run] = field(default_factory=dict)
     variant: str = ""
     """What tells it from other groups of its method: settings, e.g. "optimizer.lr=0.1"; empty where nothing does."""
+
+    @property
+    def method_label(self) -> str:
+        """The method as its authors write it."""
+        return label_of(next(iter(self.runs.values())).results)
 
     @property
     def label(self) -> str:
@@ -115,7 +121,7 @@ def find_runs(roots: Path | Sequence[Path]) -> tuple[list[Run], list[Path]]:
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Return those of the runs in the given run folders that are finished."""
-    found = ((folder, _read_results(folder)) for folder in folders)
+    found = ((folder, usable_results(folder)) for folder in folders)
     return [Run(folder, results) for folder, results in found if results is not None]
 
 
@@ -129,7 +135,7 @@ def _find_runs(root: Path) -> tuple[list[Run], list[Path]]:
         if "config.yaml" not in files and "results.json" not in files:
             continue
         folders.clear()  # there are no runs inside a run
-        results = _read_results(Path(folder)) if "results.json" in files else None
+        results = usable_results(Path(folder)) if "results.json" in files else None
         if results is None:
             unfinished.append(Path(folder))
         else:
@@ -228,19 +234,6 @@ def _tell_apart(groups: Sequence[Group]) -> None:
             if names.count(group.variant) > 1:
                 digest = group.run_name.rsplit("-", 1)[-1]
                 group.variant = f"{group.variant} [{digest}]".lstrip()
-
-
-def _read_results(folder: Path) -> dict[str, Any] | None:
-    """Return the results of a finished run; None if the file is not whole or lacks what every run has."""
-    try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    needed = ("run_name", "seed", "method", "dataset", "model", "selection", "final")
-    known = isinstance(results, dict) and results.get("finished") is True and all(name in results for name in needed)
-    if not known or not all(isinstance(results[name], dict) for name in ("selection", "final")):
-        return None
-    return results if isinstance(results["seed"], int) else None
 
 
 def _listed(folders: Sequence[Path]) -> str:

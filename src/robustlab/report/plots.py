@@ -15,7 +15,6 @@ from robustlab.core.figure_style import legend_beside, legend_width, look, tidy
 from robustlab.metrics.metric_names import is_group_accuracy
 from robustlab.report.collect import Group, Run, find_runs, group_runs
 from robustlab.tracking.jsonl import decode_number
-from robustlab.tracking.rule_names import METHOD_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,7 +109,7 @@ def _panels(groups: Sequence[Group], metric: str) -> dict[tuple[str, str, str], 
         if curves:
             length = min(len(points) for points in curves)
             values = np.stack([points[:length, 1] for points in curves])
-            name = METHOD_NAMES.get(group.method, group.method) + (f", {group.variant}" if group.variant else "")
+            name = group.method_label + (f", {group.variant}" if group.variant else "")
             panels.setdefault(group.setting, []).append(_Line(name, curves[0][:length, 0], values))
     return panels
 

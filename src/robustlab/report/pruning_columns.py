@@ -9,14 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from robustlab.config.method_labels import reference_of, references
 from robustlab.config.stored_config import read_config, read_starts
 from robustlab.report.collect import Column, Group, Report, Run
 from robustlab.report.plots import curve
 from robustlab.report.run_settings import flat_settings
 from robustlab.report.statistics import estimate
 
-DENSE = ("dense", "erm")
-"""Methods that remove nothing: what the others are held against."""
 OVERHEAD_NAMES = ("time/pruning_seconds", "time/final_pruning_seconds")
 """Seconds of an epoch's checks and surgery, in `timing.jsonl`: within the training time, and after the last step."""
 
@@ -48,7 +47,7 @@ def with_pruning(report: Report) -> Report:
         values: dict[Column, list[float]] = {}
         for run in entry.group.runs.values():
             of_run = _metrics(run, report.rule)
-            if entry.group.method not in DENSE:
+            if not reference_of(entry.group.method):
                 of_run |= _speed_ups(run, dense) if of_run else {}
                 there |= of_run.keys()
             for column, value in of_run.items():
@@ -91,9 +90,9 @@ def _speed_ups(run: Run, dense: Mapping[str, float]) -> dict[Column, float]:
 
 
 def _dense_seconds(groups: Sequence[Group]) -> dict[str, float]:
-    """Return the mean training seconds of dense runs by settings and hardware; "dense" comes before "erm"."""
+    """Return the mean training seconds of dense runs by settings and hardware; the last of `references` goes first."""
     found: dict[str, float] = {}
-    for method in reversed(DENSE):
+    for method in references():
         times: dict[str, list[float]] = {}
         for run in (run for group in groups if group.method == method for run in group.runs.values()):
             place, seconds = _place(run), _seconds(run)

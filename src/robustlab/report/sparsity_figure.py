@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robustlab.config.method_labels import reference_of
 from robustlab.config.stored_config import read_config
 from robustlab.core.errors import ConfigError
 from robustlab.core.figure_style import draw_level, draw_means, legend_beside, legend_width, save, tidy
 from robustlab.report.collect import Group
-from robustlab.report.pruning_columns import DENSE
 from robustlab.report.run_settings import flat_settings
-from robustlab.tracking.rule_names import METHOD_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +39,7 @@ class Line:
     @property
     def label(self) -> str:
         """The method's display name, and what distinguishes this line from others of the same method."""
-        return METHOD_NAMES.get(self.method, self.method) + (f" ({self.suffix})" if self.suffix else "")
+        return self.groups[0].method_label + (f" ({self.suffix})" if self.suffix else "")
 
 
 def accuracy_against_sparsity(
@@ -69,7 +68,7 @@ def sparsity_figure(groups: Sequence[Group], *, sparsity: str = "neuron", metric
     lines = {
         setting: lines_of(found)
         for setting, found in panels.items()
-        if any(_values(group, name, metric) for group in found if group.method not in DENSE)
+        if any(_values(group, name, metric) for group in found if not reference_of(group.method))
     }
     if not lines:
         raise ConfigError(f"no finished run has {name} and {metric}; train one that prunes, e.g. method=demp")
@@ -106,7 +105,7 @@ def lines_of(groups: Sequence[Group]) -> list[Line]:
         line.suffix = ", ".join(
             f"{key.removeprefix('method.').removesuffix('.name')} {line.rest[key]}" for key in named[:3]
         )
-    return sorted(lines.values(), key=lambda line: line.method in DENSE)
+    return sorted(lines.values(), key=lambda line: reference_of(line.method) > 0)
 
 
 def _values(group: Group, x_name: str, y_name: str) -> list[tuple[float, float]]:
@@ -120,7 +119,7 @@ def _draw(axis: Any, line: Line, x_name: str, y_name: str, scale: float, number:
 
     Return its legend handle; None if no run has the values.
     """
-    if line.method in DENSE:
+    if reference_of(line.method):
         accuracies = [
             scale * value
             for group in line.groups

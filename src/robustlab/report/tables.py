@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from robustlab.config.method_labels import reference_of
 from robustlab.core.console import make_console
 from robustlab.metrics.metric_names import is_group_accuracy
 from robustlab.report.collect import Entry, Report
@@ -88,9 +89,9 @@ def _long(report: Report) -> tuple[list[str], list[list[str]]]:
     def place(entry: Entry) -> tuple[Any, ...]:
         """Order by setting and method, and the groups of a method by what the first of the further columns says."""
         first = entry.further.get(report.columns[0])
-        erm, dense, label = _baseline_first(entry)
+        order, label = _baseline_first(entry)
         setting = _natural(", ".join(entry.group.setting))
-        return setting, erm, dense, entry.group.method, 0.0 if first is None else first.mean, label
+        return setting, order, entry.group.method, 0.0 if first is None else first.mean, label
 
     for entry in sorted(report.entries, key=place):
         further = [
@@ -172,8 +173,8 @@ def print_terminal(report: Report, console: Console) -> None:
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
 
 
-def _baseline_first(entry: Entry) -> tuple[bool, bool, str]:
-    return entry.group.method != "erm", entry.group.method != "dense", entry.group.label
+def _baseline_first(entry: Entry) -> tuple[float, str]:
+    return reference_of(entry.group.method) or math.inf, entry.group.label
 
 
 def _natural(text: str) -> list[tuple[float, str]]:

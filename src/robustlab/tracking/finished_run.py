@@ -41,3 +41,16 @@ def read_json(path: Path, *, needed: Sequence[str], fix: str) -> dict[str, Any]:
     if missing:
         raise RunFolderError(f"{path} is damaged (it has no {', '.join(missing)}); {fix}")
     return content
+
+
+def usable_results(folder: Path) -> dict[str, Any] | None:
+    """Return the results of a finished run; None if the file is not whole or lacks what every run has."""
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    needed = ("run_name", "seed", "method", "dataset", "model", "selection", "final")
+    known = isinstance(results, dict) and results.get("finished") is True and all(name in results for name in needed)
+    if not known or not all(isinstance(results[name], dict) for name in ("selection", "final")):
+        return None
+    return results if isinstance(results["seed"], int) else None

@@ -14,12 +14,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from robustlab.config.method_labels import label_of
 from robustlab.config.occupant import describe_history
 from robustlab.core.console import duration, make_console, percent
 from robustlab.core.invocation import hint, program_hint
 from robustlab.tracking.group_summary import group_rows, measured_splits, worst_group
 from robustlab.tracking.jsonl import decode_number
-from robustlab.tracking.rule_names import METHOD_NAMES, RULE_NAMES, is_oracle
+from robustlab.tracking.rule_names import RULE_NAMES, is_oracle
 
 _OF_ONE_RUN = re.compile(r"\+{0,2}(seed|resume|paths\.run_dir)=")
 """Overrides that are meant for the run at hand: other seeds are other runs, in folders of their own."""
@@ -45,7 +46,7 @@ def print_summary(
     console = console or make_console()
     measured = [_accuracies(results, baseline), *_groups(results, baseline)]
     parts = [*measured, *_pruning(results, baseline), _labels(results), _rules(results)]
-    title = f"{_method(results)} on {results['dataset']}{_noise(results)}, {results['model']}, seed {results['seed']}"
+    title = f"{label_of(results)} on {results['dataset']}{_noise(results)}, {results['model']}, seed {results['seed']}"
     facts = f"{results['epochs']} epochs in {duration(results['seconds'])}, {results['parameters']:,} parameters"
     facts += f"; {past}" if (past := describe_history(results)) else ""
     shown = Group(*[line for part in parts if part is not None for line in (part, Text())][:-1])
@@ -73,7 +74,7 @@ def _accuracies(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) 
     table = _table("Test accuracy, last epoch", "")
     accuracy = _number(last, "test/accuracy")
     parts = {match[1]: name for name in last if (match := re.fullmatch(r"test/(.+)/accuracy", name))}
-    label = f"{_method(results)}, ensemble" if parts else _method(results)
+    label = f"{label_of(results)}, ensemble" if parts else label_of(results)
     if accuracy is not None:
         table.add_row(Text(label, "bold"), Text(percent(accuracy), "bold green"))
     for part, name in sorted(parts.items()):
@@ -90,11 +91,11 @@ def _accuracies(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) 
         if other is not None:
             equal = baseline["epochs"] == results["epochs"]
             shown = "same data and epochs" if equal else f"same data, {baseline['epochs']} epochs"
-            table.add_row(f"{_method(baseline)}, {shown}", percent(other))
+            table.add_row(f"{label_of(baseline)}, {shown}", percent(other))
             if accuracy is not None:
                 points = 100 * (accuracy - other)
                 word = "ahead" if points >= 0 else "behind"
-                table.add_row(f"{_method(results)} is {word} by", Text(f"{abs(points):.1f} points", "bold"))
+                table.add_row(f"{label_of(results)} is {word} by", Text(f"{abs(points):.1f} points", "bold"))
     return table if table.row_count > 1 else None
 
 
@@ -111,7 +112,7 @@ def _groups(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> I
         table.add_row(Text(f"  {label}", "bold"), Text(value, "bold green"))
         if baseline is not None:
             for label, value in group_rows(baseline, _last(baseline), split)[-1:]:
-                table.add_row(f"  {_method(baseline)}, {label}", value)
+                table.add_row(f"  {label_of(baseline)}, {label}", value)
         yield table
 
 
@@ -130,7 +131,7 @@ def _pruning(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> 
             table.add_row(f"  {label}", percent(value))
     if baseline is not None:
         table.add_row("  parameters", f"{results['parameters']:,}")
-        table.add_row(f"  parameters with {_method(baseline)}", f"{baseline['parameters']:,}")
+        table.add_row(f"  parameters with {label_of(baseline)}", f"{baseline['parameters']:,}")
     for label, name in (
         ("FLOPs of a prediction, of the whole network's", "pruning/flops_ratio_physical"),
         ("  in the paper's count", "pruning/flops_ratio"),
@@ -217,10 +218,6 @@ def _table(title: str, value: str) -> Table:
     table.add_column(justify="right")
     table.add_row(Text(title, "bold cyan"), value)
     return table
-
-
-def _method(results: Mapping[str, Any]) -> str:
-    return METHOD_NAMES.get(str(results["method"])) or str(results["method"])
 
 
 def _noise(results: Mapping[str, Any]) -> str:
