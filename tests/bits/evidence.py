@@ -1,4 +1,4 @@
-"""Proofs that a tiny run did what its method is about: each says what it saw, or fails with what it did not see."""
+"""Proofs that a tiny run entered its special branch, each from what the run wrote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def trained(run: Outcome) -> str:
 
 
 def removed(*reasons: str, after: int = -1, rounds: int = 1) -> Proof:
-    """Units went for one of these reasons, at an update later than `after`, in at least so many rounds."""
+    """Prove that units were removed for these reasons, only after update `after`, in at least `rounds` rounds."""
 
     def proof(run: Outcome) -> str:
         events = [one for one in run.events if one["reason"] in reasons and one["removed"] > 0]
@@ -74,14 +74,14 @@ def uneven_q(run: Outcome) -> str:
 
 
 def dropped_samples(run: Outcome) -> str:
-    """Co-teaching left a part of each batch out, of 20 images at least one."""
+    """Co-teaching left out part of each batch: at least one of 20 images."""
     share = run.series("diagnostics/forget_share")[-1]
     assert share > 0.05, share
     return f"{100 * share:.0f} % of each batch left out"
 
 
 def found_errors(run: Outcome) -> str:
-    """JTT's first network made errors, but not everywhere, and the second stage is longer by them."""
+    """JTT's first network made some errors, and the second stage is longer because of them."""
     errors, share = run.series("jtt/errors")[-1], run.series("jtt/error_share")[-1]
     assert errors >= 1, "no errors"
     assert share < 1, "nothing but errors"
@@ -121,7 +121,7 @@ def _group_counts(run: Outcome) -> list[int]:
 
 
 def concepts_balanced(run: Outcome) -> str:
-    """CoBalT found at least two concepts, and its draws are not those of a plain epoch."""
+    """Both stages of CoBalT ran, and its draws bring the labels within concepts closer to uniform."""
     sizes, before, after = (
         run.series(f"sampler/{name}")[-1] for name in ("effective_size", "variation_before", "variation")
     )
@@ -171,7 +171,7 @@ def more_steps_than_updates(run: Outcome) -> str:
 
 
 def memorised(run: Outcome) -> str:
-    """Labels are wrong, the pass that counts memorised ones was made in mid-run and at the end, and found some."""
+    """Memorised labels were counted during the run and at its end, and some were found."""
     values = run.series("diagnostics/memorised")
     assert len(values) == 2, values
     assert values[-1] > 0, values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from tests.bits.special import RUNS
 from tests.end_to_end import harness
 
 LIMIT = 600
-"""Seconds for a run of two: a loaded machine is no failure."""
+"""Seconds after which a run counts as hung; they take a few seconds each."""
 
 
 def with_controls(names: Iterable[str]) -> list[str]:
@@ -71,7 +72,10 @@ def run_one(name: str, folder: Path) -> Outcome:
         process.join(LIMIT)
     codes = [process.exitcode for process in processes]
     said = "\n".join(log.read_text() for log in logs)
-    if any(codes):
+    for process in processes:
+        if process.is_alive():
+            harness.kill_group(process, signal.SIGKILL)
+    if any(code != 0 for code in codes):  # None: it was still running
         raise FailedRunError(f"exit codes {codes}: {' / '.join(said.splitlines()[-3:])}")
     return Outcome(harness.run_folder(own), said)
 

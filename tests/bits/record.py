@@ -1,4 +1,4 @@
-"""The record of all tiny runs, and how runs of now compare with it."""
+"""The record of all tiny runs, and the comparison of new runs with it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "pillow")
 
 
 def machine() -> dict[str, str]:
-    """Return what the last bits of a result depend on beside the code: processor, vector width, threads, libraries."""
+    """Return what else the last bits of a result depend on: processor, vector width, threads, libraries."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -45,7 +45,7 @@ def recorded(path: Path = RECORD) -> dict[str, Any]:
 
 
 def write(path: Path, runs: Mapping[str, Mapping[str, Any]], *, kind: Mapping[str, str]) -> None:
-    """Write a record, its runs by name; of a record of the same kind of machine the other runs are kept."""
+    """Write runs by name into a record; runs that it holds already stay if they come from the same kind of machine."""
     known = recorded(path) if path.exists() else {"machine": kind, "runs": {}}
     kept = known["runs"] if known["machine"] == kind else {}
     merged = {name: value for name, value in ({**kept, **runs}).items() if name in RUNS}
@@ -67,7 +67,7 @@ def entered(name: str, found: Mapping[str, Outcome]) -> list[str]:
 
 
 def not_proven(name: str, found: Mapping[str, Outcome]) -> list[str]:
-    """Return why a run did not enter its special branch, [] where it did."""
+    """Return why a run did not enter its special branch; [] if it did."""
     try:
         entered(name, found)
     except Exception as error:  # a proof may miss what it looks for in any way
@@ -76,7 +76,7 @@ def not_proven(name: str, found: Mapping[str, Outcome]) -> list[str]:
 
 
 def differences(before: Mapping[str, Any] | None, outcome: Outcome, *, to_the_bit: bool) -> list[str]:
-    """Return in what a run differs from its record, [] where in nothing.
+    """Return how a run differs from its record; [] if it does not.
 
     to_the_bit: else the name of the folder must be the same, and the final metrics close.
     """

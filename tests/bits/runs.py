@@ -1,4 +1,4 @@
-"""The tiny runs: one for each file of conf/method, with what makes it short and lets it enter its special branch."""
+"""A tiny run of each file in conf/method, short and yet long enough to enter the method's special branch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ METHODS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in C
 
 @dataclass(frozen=True)
 class Run:
-    """A command line, and what proves that it does what it is here for.
+    """A command line, and the proofs that it exercises what it is meant to exercise.
 
-    unlike, like: other runs whose final weights it must not have, or must have to the bit, and what that shows.
-    processes: of one run, each with a share of every batch.
+    unlike, like: runs whose final weights must differ from this one's, or equal them to the bit, and what that shows.
+    processes: how many share each batch.
     """
 
     overrides: tuple[str, ...]
@@ -100,4 +100,4 @@ BY_METHOD = {
     "spectral_decoupling": Run((*GROUPS, "method.delay=3"), (), {"erm_groups": "a penalty"}),
     "subg": Run(GROUPS, (e.one_pass_over_the_smallest,)),
 }
-"""What each file of conf/method needs beside `method=<file>`."""
+"""The overrides that each file of conf/method needs in addition to `method=<file>`."""

@@ -1,4 +1,4 @@
-"""Tiny runs of what is not a method: accumulation, averages, two processes, noise, views; and variants of methods."""
+"""Tiny runs beyond one per method: variants, accumulation, averages, schedules, noise, views, two processes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ VARIANTS = {
         proofs=(_SCORED,),
     ),
 }
-"""Ways of a method that its file does not take by itself."""
+"""Settings of methods that are not the defaults of their files."""
 
 TRAINING = {
     "accumulate_erm": of("erm", "trainer.accumulate=2", proofs=(e.two_steps_an_update,)),
@@ -138,7 +138,7 @@ TRAINING = {
     "resident": Run(("method=erm", *_FOLDER)),
     "linear_probe": Run(("method=groupdro", *GROUPS, "features=frozen", "method.step=1.0"), (e.uneven_q,)),
 }
-"""What is around a method: updates, averages, schedules, selection, noise, views, inputs."""
+"""The rest of training: updates, averages, schedules, selection, noise, views, inputs."""
 
 _IN_TWO = (
     "co_teaching",

@@ -12,10 +12,10 @@ import torch
 
 from tests.bits import record
 from tests.bits.__main__ import chosen, table
-from tests.bits.execute import command, run_one
+from tests.bits.execute import command, execute, run_one
 from tests.bits.outcome import Outcome, fingerprint, weights_hash
 from tests.bits.pictures import write_pictures
-from tests.bits.runs import BY_METHOD, METHODS
+from tests.bits.runs import BY_METHOD, METHODS, Run
 from tests.bits.special import RUNS
 from tests.end_to_end import harness
 
@@ -155,6 +155,15 @@ def test_all_runs_compute_what_was_recorded(capsys):
     with capsys.disabled():
         print("", *ended.stdout.splitlines()[-2:], sep="\n")  # how many are the same, and whether to the bit
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(RUNS, "erm", Run(("method=erm", "trainer.epochs=-1")))
+    found, failed = execute(["erm", "mixup"], tmp_path)
+    assert [*found] == ["mixup"]
+    assert failed["erm"].startswith("exit codes [2]: ")
+    assert "trainer.epochs" in failed["erm"]
 
 
 @pytest.mark.slow
