@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(root, tmp_path, monkeypatc
         Stage(tmp_path / "nowhere")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
-    with pytest.raises(UnavailableError, match=r"2,190 bytes are needed, 100 are free; make room"):
+    with pytest.raises(UnavailableError, match=r"2,190 bytes are needed, 100 are free; free up space"):
         Stage(tmp_path / "node").files(root, NAMES)
     monkeypatch.undo()
 

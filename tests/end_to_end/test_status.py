@@ -61,7 +61,7 @@ def test_a_bug(tmp_path, capsys):
     ("number", "expected"),
     [
         (signal.SIGTERM, (0, "stopped", "stopped by SIGTERM, at epoch ")),
-        (signal.SIGKILL, (1, "killed", "is gone without a word: killed, or lost power, at epoch ")),
+        (signal.SIGKILL, (1, "killed", "vanished without a message: killed, or lost power, at epoch ")),
     ],
 )
 def test_a_signal(tmp_path, capsys, number, expected):

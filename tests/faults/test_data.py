@@ -196,7 +196,7 @@ def test_ten_differences_are_named_and_the_rest_counted(tmp_path):
     manifest.write(tmp_path / "files.tsv.gz", before)
     manifest.check_same(tmp_path / "files.tsv.gz", before)
     relabelled = {"train": {name: 1 for name in before["train"]}}
-    with pytest.raises(DataError, match=r"20 difference\(s\).*\n.*0\.png had label 0, has 1(.|\n)*and 10 more"):
+    with pytest.raises(DataError, match=r"20 difference\(s\).*\n.*0\.png had label 0, now has 1(.|\n)*and 10 more"):
         manifest.check_same(tmp_path / "files.tsv.gz", relabelled)
     other_order = {"train": dict(reversed(before["train"].items()))}
     with pytest.raises(DataError, match="the same files in a different order"):

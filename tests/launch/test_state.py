@@ -62,7 +62,7 @@ def test_every_state_is_told_apart(tmp_path, monkeypatch):
     assert standing(tmp_path, 7) == ("requeued", "job 9_7, restart 1")
     assert standing(tmp_path, 3) == ("failed", "exit code 5: train: a loss became NaN")
     assert standing(tmp_path, 4) == ("stopped", "job 9_4 was not requeued")
-    assert standing(tmp_path, 5) == ("failed", "job 9_5 ended without a word: train epoch 1/2")
+    assert standing(tmp_path, 5) == ("failed", "job 9_5 ended without a message: train epoch 1/2")
 
 
 def test_a_point_is_called_by_what_tells_it_from_the_others(tmp_path):
@@ -149,19 +149,19 @@ STARTS = {
     ),
     "a signal": (
         {"lock": HERE, "ending": {"exit_code": 85, "message": "stopped by SIGTERM"}, "rows": ROWS},
-        "stopped", "stopped by SIGTERM, at epoch 3, step 30; the same command goes on",
+        "stopped", "stopped by SIGTERM, at epoch 3, step 30; the same command resumes it",
     ),
     "kill -9": (
         {"lock": HERE, "rows": ROWS},
-        "killed", f"{HERE} is gone without a word: killed, or lost power, at epoch 3, step 30",
+        "killed", f"{HERE} vanished without a message: killed, or lost power, at epoch 3, step 30",
     ),
     "a stale lock": (
         {"lock": HERE, "owner": OWNER}, "killed",
-        f"{HERE} is gone without a word: killed, or lost power, and its stale lock is taken over by the next start",
+        f"{HERE} vanished without a message: killed, or lost power; the next start takes over its stale lock",
     ),
     "elsewhere": (
         {"lock": "process 7 on node9"}, "unclear",
-        "process 7 on node9 had it, which cannot be seen from here: runs, or was killed",
+        "held by process 7 on node9, not visible from here: running, or killed",
     ),
     "no trace": ({}, "stopped", "no trace of how it ended"),
 }  # fmt: skip
@@ -255,7 +255,7 @@ def test_results_from_before_a_submission_do_not_pass_for_those_of_its_job(tmp_p
     in_queue(monkeypatch, QueuedJob("9", "R", 0, "None"))
     assert standing(tmp_path, 0) == ("running", "job 9")
     in_queue(monkeypatch)
-    assert standing(tmp_path, 0) == ("failed", "job 9 ended without a word: nothing printed")
+    assert standing(tmp_path, 0) == ("failed", "job 9 ended without a message: no output")
     end(made, 0, 2, "train: a run of 4 epochs cannot be extended")
     ending = {"process": "", "exit_code": 2, "error": "", "message": "of an earlier start", "ended_at": BEFORE}
     (tmp_path / "run0" / "seed0" / "exit.json").write_text(json.dumps(ending))
@@ -283,6 +283,6 @@ def test_the_command_of_a_run_that_was_started_anew_would_do_that_again(tmp_path
     left(tmp_path, lock=HERE, ending={"exit_code": 85, "message": "stopped by SIGINT"})
     overrides = tmp_path / "run0" / "seed0" / "overrides.yaml"
     overrides.write_text("- method=erm\n- resume=force\n")
-    assert standing(tmp_path, 0)[1] == "stopped by SIGINT; the same command goes on"
+    assert standing(tmp_path, 0)[1] == "stopped by SIGINT; the same command resumes it"
     overrides.write_text("- method=erm\n- resume=false\n")
     assert standing(tmp_path, 0)[1] == "stopped by SIGINT; the same command without resume=false goes on"

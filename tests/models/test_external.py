@@ -116,7 +116,7 @@ def test_torchvision_pretrained_weights_get_a_fresh_classifier(monkeypatch, caps
 
 
 def test_pretrained_and_a_file_contradict_each_other():
-    with pytest.raises(ConfigError, match="give one of them"):
+    with pytest.raises(ConfigError, match="set only one of them"):
         timm_model(num_classes=2, image_shape=(3, 32, 32), architecture="resnet10t", pretrained=True, weights="w.pth")
 
 

@@ -265,5 +265,5 @@ def test_channels_that_cannot_be_removed_one_by_one_are_refused(builder, archite
 
 def test_grouped_convolutions_of_a_resnet_are_refused_by_name():
     network = torchvision_model(num_classes=10, image_shape=RGB, architecture="resnext50_32x4d")
-    with pytest.raises(ConfigError, match=r"trunk\.layer1\.0\.conv2 is a convolution in 32 groups"):
+    with pytest.raises(ConfigError, match=r"trunk\.layer1\.0\.conv2 is a convolution with 32 groups"):
         Surgeon(network, units_of(network))

@@ -272,9 +272,9 @@ def test_the_script(run, tmp_path, capsys):
     [
         (["--device", "cuda:99"], "--device cuda:99, but"),
         (["--device", "gpu"], "torch has no such device; use cpu, cuda or cuda:<n>"),
-        (["--threads", "0"], "expected a number from 1, got '0'"),
-        (["--threads", "100000"], "100000 threads, and this machine has"),
-        (["--batch-sizes", "1", "-2"], "expected a number from 1, got '-2'"),
+        (["--threads", "0"], "expected a whole number >= 1, got '0'"),
+        (["--threads", "100000"], "100000 threads, but this machine has"),
+        (["--batch-sizes", "1", "-2"], "expected a whole number >= 1, got '-2'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is_written(run, capsys, option, message):

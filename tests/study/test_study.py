@@ -202,7 +202,7 @@ def test_code_that_is_not_committed_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("robustlab.study.runner.uncommitted", lambda *_: ["src/robustlab/rng.py"])
     here = runner(tmp_path, "points: [method=erm]")
     here.allow_dirty = False
-    with pytest.raises(ConfigError, match=r"changes that are not committed \(src/robustlab/rng.py\)"):
+    with pytest.raises(ConfigError, match=r"uncommitted changes \(src/robustlab/rng.py\)"):
         here.run()
     here.allow_dirty = True
     assert here.run() == 0

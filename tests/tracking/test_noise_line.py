@@ -39,5 +39,5 @@ def test_labels_of_a_file_have_no_nominal_rate_and_are_counted_even_if_none_is_w
 
 def test_where_true_labels_are_not_known_it_says_so():
     data = Data(Toy(clean=False), seed=0, views={"weak": []})
-    wanted = "training labels: noise=none; how many of the 40 labels are wrong is not known"
+    wanted = "training labels: noise=none; it is unknown how many of the 40 labels are wrong"
     assert noise_line(data.noise_record(), samples=len(data.train_indices)) == wanted

@@ -118,8 +118,8 @@ def test_what_pruning_removed(tmp_path):
     assert row(text, "units (neuron sparsity)") == "41.0 %"
     assert row(text, "weights (weight sparsity)") == "66.2 %"
     assert row(text, "parameters with dense training") == "44,226"
-    assert row(text, "FLOPs of a prediction, of the whole network's") == "25.7 %"
-    assert row(text, "FLOPs of training, of the whole network's") == "55.8 %"
+    assert row(text, "FLOPs of a prediction, of the unpruned network's") == "25.7 %"
+    assert row(text, "FLOPs of training, of the unpruned network's") == "55.8 %"
     assert row(text, "Units left, layer by layer:") == "8 3"
     assert "Removed by pruning" not in summary(tmp_path)
 

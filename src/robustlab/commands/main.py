@@ -1,4 +1,4 @@
-"""`robustlab <verb>`: everything that this package does on the command line, by name."""
+"""`robustlab <verb>`: all commands of this package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb, *rest = words
     if verb not in VERBS:
         own = shell_line(command_words("report")[:-1])
-        print(f"robustlab: there is no {verb}{did_you_mean(verb, list(VERBS))}; see: {own} --help", file=sys.stderr)
+        print(f"robustlab: no command {verb}{did_you_mean(verb, list(VERBS))}; see: {own} --help", file=sys.stderr)
         return 2
     module = "robustlab.train" if verb == "train" else f"robustlab.commands.{verb.replace('-', '_')}"
     with QuietlyClosed() as ending:
@@ -32,4 +32,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _help() -> str:
     own = shell_line(command_words("report")[:-1])
     lines = [f"  {verb:14}{what}" for verb, what in VERBS.items()]
-    return "\n".join([f"usage: {own} <verb> [arguments]", "", *lines, "", f"{own} <verb> --help says more of one."])
+    return "\n".join([f"usage: {own} <verb> [arguments]", "", *lines, "", f"Run {own} <verb> --help for details."])

@@ -1,7 +1,8 @@
-"""Pictures of finished runs: `robustlab plot outputs/ [--kind curves|sparsity|units] [--out picture.png]`.
+"""Draw figures of finished runs: `robustlab plot outputs/ [--kind curves|sparsity|units] [--out picture.png]`.
 
-curves: a metric over epochs. sparsity: accuracy at the last epoch against the share of units (or weights, or FLOPs)
-removed, a line for each method. units: the units left in each layer over time, of one run.
+- curves: a metric over epochs.
+- sparsity: accuracy at the last epoch against the share of units (or weights, or FLOPs) removed, one line per method.
+- units: the units left in each layer of one run over time.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ WHAT = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the picture; return the exit code: 2 if there is nothing to draw."""
-    parser = argparse.ArgumentParser(prog=hint("plot"), description="Draw pictures of finished runs.")
+    parser = argparse.ArgumentParser(prog=hint("plot"), description="Draw figures of finished runs.")
     parser.add_argument("folders", type=Path, nargs="+", help="folders that hold runs, e.g. outputs/; units: one run")
     parser.add_argument("--kind", choices=KINDS, default="curves", help=WHAT)
     parser.add_argument("--metric", default="test/accuracy", help="a name in metrics.jsonl (default %(default)s)")

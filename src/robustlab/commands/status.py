@@ -1,6 +1,6 @@
-"""Where runs stand, from their folders and SLURM's queue: `robustlab status outputs/ [--resubmit | --cancel]`.
+"""Show the state of runs from their folders and SLURM's queue: `robustlab status outputs/ [--resubmit | --cancel]`.
 
-Exit code 0, or 1 if a run has failed. Works without SLURM, too.
+Exit code 0, or 1 if a run has failed. Also works without SLURM.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the standings and do what is asked for; return the exit code."""
     parser = argparse.ArgumentParser(
         prog=hint("status"),
-        description="Show where runs stand, from their folders and SLURM's queue, if there is one.",
+        description="Show the state of runs, from their folders and from SLURM's queue if there is one.",
         epilog="Exit code 0, or 1 if a run has failed.",
     )
     parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs"), help="default: %(default)s")
     parser.add_argument("--all", action="store_true", help="show every run, not 20 of each state")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--resubmit", action="store_true", help="submit the failed runs again, with the code of now")
-    action.add_argument("--cancel", action="store_true", help="cancel the jobs of these runs; what they did is kept")
+    action.add_argument("--resubmit", action="store_true", help="resubmit failed runs with the current code")
+    action.add_argument("--cancel", action="store_true", help="cancel the jobs of these runs; their progress is kept")
     args = parser.parse_args(argv)
     console = make_console()
     try:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"cancelled {len(cancelled)} jobs: {', '.join(cancelled)}" if cancelled else "no jobs to cancel"
             )
         if args.resubmit and not status.resubmit():
-            console.print("no failed runs to submit again")
+            console.print("no failed runs to resubmit")
     except UserError as error:
         print(f"status: {error}", file=sys.stderr)
         return error.exit_code

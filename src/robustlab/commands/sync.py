@@ -1,8 +1,9 @@
-"""Send to W&B what it lacks of local runs: `robustlab sync outputs/`, on a machine that reaches the server.
+"""Send missing metrics of local runs to W&B: `robustlab sync outputs/`, on a machine that can reach the server.
 
-For clusters whose compute nodes have no network, after an outage, or for runs of `tracker=local`. Each run becomes one
-W&B run; what the server has is not sent again, so the command may be repeated, also while runs are still going on.
-Exit codes: 0 everything that there is was sent, 2 no runs or no key, 4 the server did not take a run.
+For clusters whose compute nodes have no network, after an outage, or for runs with `tracker=local`. Each run becomes
+one W&B run. Nothing is sent twice, so the command may be repeated, even while runs are in progress.
+
+Exit codes: 0 everything was sent, 2 no runs or no key, 4 the server did not accept a run.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from robustlab.tracking.wandb_sync import sync_all
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Sync the runs below a folder and say what was done; return the exit code."""
-    parser = argparse.ArgumentParser(prog=hint("sync"), description="Send to W&B what it lacks of local runs.")
+    parser = argparse.ArgumentParser(prog=hint("sync"), description="Send missing metrics of local runs to W&B.")
     parser.add_argument("folder", type=Path, help="the folder that holds the runs, e.g. outputs/")
     folder = parser.parse_args(argv).folder
     codes: list[int] = []
@@ -31,5 +32,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"sync: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{counted(len(codes), 'run')} looked at" + (", not all were sent" if any(codes) else ""))
+    print(f"{counted(len(codes), 'run')} checked" + (", not all were sent" if any(codes) else ""))
     return max(codes)

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, each with the exit code of the `train` command.
+"""Errors that a user can fix, each with the exit code of the `train` command.
 
 0 done; 1 a bug (traceback); 2 the command cannot work as given; 3 the data is damaged; 4 the environment failed
 (disk, lock, memory); 5 the numbers went wrong (NaN); 85 stopped by a signal, resumable with the same command.
@@ -8,7 +8,7 @@ EXIT_PREEMPTED = 85
 
 
 class UserError(Exception):
-    """Something the user can mend. The message says what is wrong, where, and what to do; no traceback is shown."""
+    """An error that the user can fix. The message says what is wrong, where, and what to do; no traceback is shown."""
 
     exit_code = 2
 

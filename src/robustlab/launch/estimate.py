@@ -1,4 +1,4 @@
-"""How long runs will take, judged by finished ones: their seconds per step."""
+"""Estimate how long runs will take from the seconds per step of finished runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robustlab.sweeps.points import Point
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds: of all points that are known together; known, unknown: how many points."""
+    """The total `seconds` of all points with an estimate; `known` and `unknown`: numbers of points with and without."""
 
     seconds: float
     known: int
@@ -32,8 +32,8 @@ class _Pace:
 
 
 def estimate(points: Iterable[Point], outputs: Path) -> Estimate:
-    """Estimate points by the earlier runs below `outputs`: other seeds of the same settings, else runs of the same
-    method, data set and model. On other hardware they took another time.
+    """Estimate points from earlier runs below `outputs`: other seeds of the same settings, or else runs of the same
+    method, data set and model. Differences in hardware are ignored.
     """
     exact, similar = _paces(outputs)
     total, known, unknown = 0.0, 0, 0

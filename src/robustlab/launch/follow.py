@@ -25,7 +25,7 @@ POLL_SECONDS = 5.0
 def submit_and_wait(hydra: Hydra, sweep: Sweep) -> int:
     """Submit what is left of a sweep, print each run's end, and return the largest exit code.
 
-    After Ctrl-C the jobs go on without this process, and the code is that of a run that can be gone on with.
+    After Ctrl-C the jobs continue without this process, and the exit code is that of a resumable run.
     """
     plan = plan_sweep(hydra, sweep)
     print_plan(plan, make_console())
@@ -33,7 +33,7 @@ def submit_and_wait(hydra: Hydra, sweep: Sweep) -> int:
         return 0
     submission = submit(plan)
     status = submission.status_line
-    say(f"submitted to SLURM, {submission.folder}; Ctrl-C stops the waiting, `{status} --cancel` the jobs")
+    say(f"submitted to SLURM, {submission.folder}; Ctrl-C stops waiting, `{status} --cancel` cancels the jobs")
     codes = [0]
     try:
         for point, standing in ended(submission):
@@ -41,14 +41,14 @@ def submit_and_wait(hydra: Hydra, sweep: Sweep) -> int:
             done = f"[{len(codes) - 1}/{len(submission.points)}]"
             print(f"{done} {submission.label(point)}: {standing.words}", flush=True)
     except KeyboardInterrupt:
-        say(f"the jobs go on; see: {status}")
+        say(f"the jobs continue; see: {status}")
         return EXIT_PREEMPTED
     end_with_table(absolute(point) for point in plan.points)
     return max(codes)
 
 
 def ended(submission: Submission) -> Iterator[tuple[SubmittedPoint, Standing]]:
-    """Yield each point when its run has ended and its job does not wait to start again."""
+    """Yield each point when its run has ended and its job is not waiting to restart."""
     left = list(submission.points)
     while left:
         time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What a job of a sweep does: start its runs side by side, pass signals on, and put itself back into the queue."""
+"""Run one job of a sweep: start its runs in parallel, forward signals, and requeue the job."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Pack:
     commands: Sequence[tuple[int, Sequence[str]]]
 
     def __call__(self) -> None:
-        """Run what has not ended yet. Exits with the largest exit code of its runs, or requeues the job."""
+        """Run everything that has not ended yet, then exit with the largest exit code, or requeue the job."""
         with StopFlag() as stop:
             children = {
                 number: self._start(number, arguments, place)
@@ -100,7 +100,7 @@ class Pack:
 
 
 def _wait(children: dict[int, subprocess.Popen[bytes]], stop: StopFlag) -> dict[int, int]:
-    """Wait for all runs; pass a signal on to each. Return their exit codes: 85 also for what a stop signal killed."""
+    """Wait for all runs, forwarding signals. Return their exit codes, with 85 for runs killed by a stop signal."""
     passed_on = False
     while any(child.poll() is None for child in children.values()):
         if stop and not passed_on:
@@ -112,7 +112,7 @@ def _wait(children: dict[int, subprocess.Popen[bytes]], stop: StopFlag) -> dict[
 
 
 def _exit_code(code: int) -> int:
-    """Return a shell's exit code. A run that a stop signal met before it could catch it has lost nothing."""
+    """Return a shell's exit code; a run killed by a stop signal before it could catch it counts as resumable."""
     if code < 0 and -code in STOP_SIGNALS:
         return EXIT_PREEMPTED
     return 128 - code if code < 0 else code

@@ -1,4 +1,4 @@
-"""`robustlab status`: where the runs below a folder of outputs stand; cancelling, submitting failed ones again."""
+"""`robustlab status`: show the status of the runs below a folder, cancel them, or resubmit failed ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robustlab.launch.submission import Submission, SubmittedPoint, shared_overr
 from robustlab.launch.submit_command import submit_command
 
 QUIET = ("done", "not started")
-"""States of which the count says enough."""
+"""States for which the count is enough."""
 
 
 class Status:
@@ -30,11 +30,11 @@ class Status:
     def __init__(self, outputs: Path) -> None:
         self.outputs = outputs.expanduser().absolute()
         if not self.outputs.is_dir():
-            raise ConfigError(f"there is no folder {outputs}; give the folder that runs go to (paths.output_dir)")
+            raise ConfigError(f"there is no folder {outputs}; name the folder of the runs (paths.output_dir)")
         self.overview = Overview(self.outputs)
         folders = dict.fromkeys([*runs_below(self.outputs), *map(Path, self.overview.latest)])
         if not folders:
-            raise ConfigError(f"there are no runs in {outputs}; give the folder that runs go to (paths.output_dir)")
+            raise ConfigError(f"there are no runs in {outputs}; name the folder of the runs (paths.output_dir)")
         self.standings: dict[Path, Standing] = {folder: self.overview.standing(folder) for folder in folders}
 
     @property
@@ -54,7 +54,7 @@ class Status:
             table.add_row(state, f"{count:,}")
         console.print(table)
         if self.overview.jobs is None:
-            console.print("There is no SLURM here: jobs that wait in its queue are not known.")
+            console.print("There is no SLURM here: jobs waiting in its queue are not shown.")
         for state in reversed([state for state in STATES if state not in QUIET]):
             self._print_runs(console, [(f, s) for f, s in self.standings.items() if s.state == state], at_most)
 
@@ -73,7 +73,7 @@ class Status:
         return sorted(queued)
 
     def resubmit(self) -> list[Submission]:
-        """Submit the failed runs of sweeps again, with the code of now and the settings of each sweep."""
+        """Resubmit the failed runs of sweeps, with the current code and the settings of each sweep."""
         failed: dict[Path, list[SubmittedPoint]] = {}
         submissions = {submission.folder: submission for submission in self.overview.submissions}
         for folder, standing in self.standings.items():

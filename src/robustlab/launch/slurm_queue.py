@@ -1,4 +1,4 @@
-"""What SLURM knows: the jobs in its queue. Without accounting (`sacct`), it forgets a job minutes after its end."""
+"""Query SLURM's queue. Without accounting (`sacct`), SLURM forgets a job minutes after its end."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def cancel(ids: Sequence[str]) -> None:
     try:
         _call("scancel", *ids)
     except FileNotFoundError as error:
-        raise ClusterError("there is no scancel here: cancel on a login node of the cluster") from error
+        raise ClusterError("scancel is not available here: cancel on a login node of the cluster") from error
 
 
 def may_requeue() -> bool:
-    """Tell whether the job that this process is in can be put back into the queue, and nobody has decided otherwise.
+    """Return whether the current job may be requeued.
 
-    False once SLURM ends the job: it was cancelled, must not return, or SLURM itself requeues it already.
+    False if SLURM is already ending the job: it was cancelled, must not be requeued, or is being requeued by SLURM.
     """
     job = os.environ["SLURM_JOB_ID"]
     shown = _call("scontrol", "show", "job", "--oneliner", job)

@@ -1,4 +1,4 @@
-"""`hydra.launcher` of a sweep on SLURM: what it may hold, and what submitit is told."""
+"""Check `hydra.launcher` of a SLURM sweep and translate it for submitit."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class SlurmSettings:
 def slurm_settings(launcher: Any) -> dict[str, Any]:
     """Return the plain settings of a composed `hydra.launcher`, checked.
 
-    Raises ConfigError for what is wrong with them, and where the packages are missing that submit jobs.
+    Raises ConfigError for wrong settings, and if the packages for submitting jobs are missing.
     """
     from omegaconf import OmegaConf
 
     plain = OmegaConf.to_container(launcher, resolve=True)
     assert isinstance(plain, dict)
     unset = [key for key, value in plain.items() if value == MISSING]
-    refuse([f"hydra.launcher.{key}: mandatory and not set; add hydra.launcher.{key}=<value>" for key in unset])
+    refuse([f"hydra.launcher.{key}: required but not set; add hydra.launcher.{key}=<value>" for key in unset])
     refuse(list(from_dataclass(SlurmSettings).check(plain, "hydra.launcher")))
     settings = {str(key): value for key, value in plain.items()}
     if settings.get("nodes", 1) > 1 or settings.get("tasks_per_node", 1) > 1:
@@ -79,7 +79,7 @@ def slurm_settings(launcher: Any) -> dict[str, Any]:
 
 
 def need_slurm() -> None:
-    """Raise ClusterError where jobs cannot be submitted from."""
+    """Raise ClusterError if jobs cannot be submitted from here."""
     missing = [name for name in ("sbatch", "srun", "scontrol", "squeue") if shutil.which(name) is None]
     if missing:
         raise ClusterError(

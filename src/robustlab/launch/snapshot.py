@@ -1,4 +1,4 @@
-"""The code that a sweep will run, copied when it is submitted: what is edited afterwards does not reach its jobs."""
+"""Copy the code of a sweep when it is submitted, so that later edits do not affect its jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run stands: from its folder, its sweep's record and SLURM's queue."""
+"""Determine the status of a run from its folder, its sweep's record and SLURM's queue."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class Standing:
 
     @property
     def words(self) -> str:
-        """The state and the note, in words."""
+        """The state and the note as text."""
         return f"{self.state}, {self.note}" if self.note else self.state
 
     @property
     def is_open(self) -> bool:
-        """Whether starting the run now would be wrong (it goes on or waits) or in vain (it is done)."""
+        """Whether starting the run now would be wrong (it is running or waiting) or pointless (it is done)."""
         return self.state in ("done", "running", "queued", "requeued")
 
 
 class Overview:
-    """What is known below a folder of outputs at one moment: its sweeps and this user's jobs."""
+    """A snapshot of the sweeps below a folder of outputs and this user's jobs."""
 
     def __init__(self, outputs: Path) -> None:
         self.submissions = read_submissions(outputs)
@@ -78,7 +78,7 @@ class Overview:
         if ending is not None:
             message = _what_happened(ending.message)
             if ending.exit_code == EXIT_PREEMPTED:
-                return Standing("stopped", f"{message}{reached}; {_same_command(run_dir)} goes on")
+                return Standing("stopped", f"{message}{reached}; {_same_command(run_dir)} resumes it")
             return Standing("failed", f"exit code {ending.exit_code}: {message}")
         owner = _owner(run_dir)
         holder = str(owner) if owner is not None else last_holder(run_dir)
@@ -87,16 +87,16 @@ class Overview:
         match = _HOLDER.fullmatch(holder)
         is_known = match is not None and (match[2] == socket.gethostname() or (match[3] and self.jobs is not None))
         if not is_known:
-            return Standing("unclear", f"{holder} had it, which cannot be seen from here: runs, or was killed{reached}")
-        stale = ", and its stale lock is taken over by the next start" if (run_dir / OWNER_FILE).exists() else ""
-        return Standing("killed", f"{holder} is gone without a word: killed, or lost power{stale}{reached}")
+            return Standing("unclear", f"held by {holder}, not visible from here: running, or killed{reached}")
+        stale = "; the next start takes over its stale lock" if (run_dir / OWNER_FILE).exists() else ""
+        return Standing("killed", f"{holder} vanished without a message: killed, or lost power{stale}{reached}")
 
     def _after_its_job(self, sweep: Submission, point: SubmittedPoint) -> Standing:
         outcome, last = read_outcome(sweep.folder, point.number), last_line(log_path(sweep.folder, point.number))
         if outcome is None and self.jobs is None:
             return Standing("stopped", f"job {point.job}; there is no SLURM here to ask", point.job)
         if outcome is None:
-            return Standing("failed", f"job {point.job} ended without a word: {last or 'nothing printed'}", point.job)
+            return Standing("failed", f"job {point.job} ended without a message: {last or 'no output'}", point.job)
         code, ending = outcome["exit_code"], read_ending(Path(point.run_dir))
         if code == 0 and is_done(Path(point.run_dir)):
             return Standing("done")
@@ -156,7 +156,7 @@ def _what_happened(message: str) -> str:
 
 
 def is_done(run_dir: Path) -> bool:
-    """Tell whether a run folder holds the results of a finished run."""
+    """Return whether a run folder holds the results of a finished run."""
     return finished_at(run_dir) is not None
 
 

@@ -1,4 +1,4 @@
-"""What is kept of a sweep in its folder: its points and jobs (`sweep.json`), each point's log and how it ended.
+"""The record of a sweep in its folder: its points and jobs (`sweep.json`), each point's log and how it ended.
 
 outputs/sweeps/<time>/sweep.json        points, jobs, settings
                       code/             the snapshot that runs
@@ -48,7 +48,7 @@ class Submission:
         return self.folder.parents[1]
 
     def label(self, point: SubmittedPoint) -> str:
-        """The overrides of a point that not all points share; all of them where there is nothing to tell apart."""
+        """The overrides of a point that not all points share, or all of them if there is only one point."""
         common = shared_overrides(self.points)
         return " ".join([text for text in point.overrides if text not in common] or point.overrides)
 

@@ -1,4 +1,4 @@
-"""What a sweep would submit: its points less those that are done, run or wait already, in jobs of `pack` runs each."""
+"""Plan the jobs of a sweep: points that are not done, running or queued, in jobs of `pack` runs each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from robustlab.sweeps.points import Point
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep, checked. folder: the sweep's own, not there yet; settings: those of the jobs (`hydra.launcher`)."""
+    """A checked sweep. `folder`: its future folder; `settings`: settings of the jobs (`hydra.launcher`)."""
 
     folder: Path
     settings: Mapping[str, Any]
@@ -81,7 +81,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         table.add_row(f"  {state}", f"{count:,}")
     jobs = plan.jobs
     runs, pack = sum(map(len, jobs)), plan.settings["pack"]
-    side_by_side = f", {pack} side by side in a job" if pack > 1 else ""
+    side_by_side = f", {pack} in parallel per job" if pack > 1 else ""
     table.add_row("to submit", f"{counted(runs, 'run')} in {counted(len(jobs), 'job')}{side_by_side}")
     table.add_row("at a time", f"{counted(min(len(jobs), plan.settings['array_parallelism']), 'job')} at most")
     table.add_row("each job", _resources(plan.settings))

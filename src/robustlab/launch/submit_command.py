@@ -1,4 +1,4 @@
-"""What `robustlab submit` and `robustlab status --resubmit` do."""
+"""Implement `robustlab submit` and `robustlab status --resubmit`."""
 
 from __future__ import annotations
 

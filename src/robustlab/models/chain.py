@@ -1,4 +1,4 @@
-"""Which units of a plain chain of layers can be removed: convolution or linear layer, norm, ReLU, and again."""
+"""Declare the removable units of a plain chain of layers: convolution or linear layer, norm, ReLU, repeated."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
 
 def chain_units(layers: Iterable[tuple[str, nn.Module]]) -> Units:
-    """Return one set per ReLU among `layers` (path, module), which run one after the other and end in the features.
+    """Return one set per ReLU among `layers` (path, module), which are applied in order and end in the features.
 
-    Sets are named conv1, conv2, ... and dense1, ... after the layer that writes them. Where maps are flattened, in
-    NCHW order, each unit owns as many columns of the next linear layer as a map has places.
+    Sets are named conv1, conv2, ... and dense1, ... after the layer that writes them. If maps are flattened, in NCHW
+    order, each unit owns as many columns of the next linear layer as a map has positions.
     """
     sets: list[UnitSet] = []
     counts = {"conv": 0, "dense": 0}

@@ -1,4 +1,4 @@
-"""Any image classifier of timm or torchvision behind the face of our own networks."""
+"""Wrap any image classifier of timm or torchvision in the interface of our own networks."""
 
 from __future__ import annotations
 
@@ -29,11 +29,14 @@ def timm_model(
     proj_dim: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> TwoHeads:
-    """Return timm's `architecture` for images of `image_shape`, the heads on its pooled features.
+    """Return timm's `architecture` for images of `image_shape`, with heads on its pooled features.
 
-    pretrained: timm's own weights (needs the network or timm's cache). weights: a local file instead, see
-    `read_weights`. options: further arguments of `timm.create_model`. Raises `ConfigError` for an unknown architecture,
-    weights that cannot be had or do not fit, and images that the architecture cannot take.
+    - pretrained: use timm's own weights (needs network access or timm's cache).
+    - weights: a local file instead, see `read_weights`.
+    - options: further arguments of `timm.create_model`.
+
+    Raises `ConfigError` for an unknown architecture, weights that are unavailable or do not fit, and images that the
+    architecture does not support.
     """
     import timm
 
@@ -70,11 +73,11 @@ def torchvision_model(
     proj_dim: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> TwoHeads:
-    """Return torchvision's `architecture` for images of `image_shape`, the heads on its pooled features.
+    """Return torchvision's `architecture` for images of `image_shape`, with heads on its pooled features.
 
-    The arguments and errors are those of `timm_model`; `options` are further arguments of the architecture's
-    constructor. Pretrained weights are torchvision's default ones. For images that are not RGB the first convolution
-    is replaced, and RGB weights are adapted to it.
+    Arguments and errors are as in `timm_model`; `options` are further arguments of the architecture's constructor.
+    Pretrained weights are torchvision's default ones. For images that are not RGB, the first convolution is replaced
+    and RGB weights are adapted to it.
     """
     from torchvision import models
 
@@ -115,9 +118,9 @@ def torchvision_model(
 def _check_size(
     model: nn.Module, image_shape: tuple[int, int, int], other: Callable[[Mapping[str, Any]], nn.Module]
 ) -> None:
-    """Raise ConfigError where a model does not take images of a shape, with options that were seen to change that.
+    """Raise ConfigError if a model does not accept images of a shape, suggesting options that would change that.
 
-    other: makes the same architecture with further options.
+    - other: makes the same architecture with further options.
     """
     training = model.training
     try:
@@ -137,7 +140,7 @@ def _advice(image_shape: tuple[int, int, int], other: Callable[[Mapping[str, Any
         try:
             with torch.device("meta"), torch.no_grad():
                 other(options).eval()(torch.zeros(2, *image_shape))
-        except Exception:  # not these, then
+        except Exception:  # these options do not help
             continue
         return "set " + " ".join(f"+model.options.{key}={value}" for key, value in options.items())
     return "choose another model.architecture, or one for any size, e.g. model=small_cnn"
@@ -145,25 +148,25 @@ def _advice(image_shape: tuple[int, int, int], other: Callable[[Mapping[str, Any
 
 def _check_weights(pretrained: bool, weights: str | None) -> None:
     if pretrained and weights is not None:
-        raise ConfigError("model.pretrained=true and model.weights name two sets of weights; give one of them")
+        raise ConfigError("model.pretrained=true and model.weights name two sets of weights; set only one of them")
 
 
 def _unknown(library: str, architecture: str, known: Iterable[str]) -> ConfigError:
     near = get_close_matches(architecture, list(known), n=5, cutoff=0.5)
-    hint = f"; near it: {', '.join(near)}" if near else ""
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
     return ConfigError(f"model.architecture: {library} has no image classifier {architecture!r}{hint}")
 
 
 def _construct(what: str, make: Callable[[], Any], *, pretrained: bool) -> Any:
-    """Return what `make` gives; whatever the library raises about our arguments becomes one `ConfigError`."""
+    """Return the result of `make`, turning any exception of the library into one `ConfigError`."""
     try:
         return make()
-    except Exception as error:  # the libraries raise anything from AssertionError to their HTTP client's own kinds
+    except Exception as error:  # the libraries raise anything from AssertionError to errors of their HTTP client
         reason = f"{type(error).__name__}: {error}"
         if pretrained:
             raise ConfigError(
-                f"the pretrained weights of {what} cannot be had ({reason}); with no network, put the file on this "
-                f"machine and set model.pretrained=false model.weights=<file>"
+                f"the pretrained weights of {what} are not available ({reason}); without network access, copy the file "
+                f"to this machine and set model.pretrained=false model.weights=<file>"
             ) from error
         raise ConfigError(f"{what} cannot be built ({reason}); see model.options") from error
 
@@ -192,9 +195,9 @@ def _wrap(
     image_shape: tuple[int, int, int],
     proj_dim: int | None,
 ) -> TwoHeads:
-    """Load weights, take the classifier out of the model, let its units be removed, and put the heads on it.
+    """Load weights, remove the classifier from the model, make its units removable, and add the heads.
 
-    A file of one of our own runs has the names of `TwoHeads` ("trunk. ..."), any other those of the library's model.
+    A file from one of our own runs uses the names of `TwoHeads` ("trunk. ..."), any other file the library's names.
     """
     own_file = state is not None and any(name.startswith("trunk.") for name in state)
     name = next((name for name, module in model.named_modules() if module is classifier), "")
@@ -230,5 +233,5 @@ def _feature_dim(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
         features = model.eval()(torch.zeros(2, *image_shape))
     model.train(training)
     if not isinstance(features, Tensor) or features.dim() != 2:
-        raise ConfigError("the model does not give one feature vector an image; choose another model.architecture")
+        raise ConfigError("the model does not return one feature vector per image; choose another model.architecture")
     return int(features.shape[1])

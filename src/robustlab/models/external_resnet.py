@@ -1,4 +1,4 @@
-"""ResNets of torchvision and timm whose units can be removed: names of weights and outputs stay what they are."""
+"""Make the units of torchvision's and timm's ResNets removable, without changing weight names or outputs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from robustlab.models.skip import Selector
 from robustlab.models.units import FEATURES, Reader, Skip, Units, UnitSet
 
 HOMES = ("torchvision.models.resnet", "timm.models.resnet")
-"""Modules of the libraries that define the networks; named, as importing either takes a second."""
+"""Library modules that define the networks, as names, since importing either takes a second."""
 
 
 class PrunableBlock(nn.Module):
-    """A basic or bottleneck block with the modules of a library's one, an activation for each place, and a `Selector`.
+    """A basic or bottleneck block with a library block's modules, separate activations, and a `Selector`.
 
-    torchvision calls one ReLU two or three times in a block, and both libraries add the skip in place, so neither can
-    say which units are dead where, nor carry a skip between two sides of different width.
+    torchvision calls one ReLU two or three times per block, and both libraries add the skip in place, so neither allows
+    telling which units are dead where, nor skips between sides of different width.
     """
 
     def __init__(self, block: nn.Module) -> None:
-        """Take over the modules of `block`, under their names."""
+        """Take over the modules of `block` under the same names."""
         super().__init__()
         self.depth = 3 if hasattr(block, "conv3") else 2
         for number in range(1, self.depth + 1):
@@ -54,10 +54,10 @@ class PrunableBlock(nn.Module):
 
 
 def make_prunable(model: nn.Module) -> None:
-    """Replace the blocks of a ResNet of torchvision or timm by `PrunableBlock`; other models stay as they are.
+    """Replace the blocks of a torchvision or timm ResNet by `PrunableBlock`; other models are unchanged.
 
-    So do ResNets with parts that mix channels or belong to all of them together: squeeze-and-excitation, blurred
-    striding, DropBlock, a convolution in the place of the stem's pooling, two kinds of pooling side by side.
+    So are ResNets with parts that mix channels: squeeze-and-excitation, blurred striding, DropBlock, a convolution
+    instead of the stem's pooling, two kinds of pooling in parallel.
     """
     if not _is(model, "ResNet") or not isinstance(model.maxpool, nn.MaxPool2d):
         return
@@ -122,7 +122,7 @@ def _width(conv: nn.Module) -> int:
 
 
 def _is_plain(block: nn.Module) -> bool:
-    """Return whether a block is made of what `PrunableBlock` takes over and of nothing else."""
+    """Return whether a block consists only of modules that `PrunableBlock` takes over."""
     parts = [getattr(block, name, None) for name in ("se", "aa", "drop_block")]
     return all(part is None or isinstance(part, nn.Identity) for part in parts)
 

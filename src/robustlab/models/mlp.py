@@ -16,7 +16,7 @@ from robustlab.models.weights import started_from
 
 
 class MLPTrunk(nn.Sequential):
-    """The hidden layers: any input of prod(image_shape) values an example to float [B, widths[-1]]."""
+    """The hidden layers: inputs with prod(image_shape) values per example to (B, widths[-1]) float."""
 
     def units(self) -> Units:
         """Declare the units of each hidden layer."""

@@ -154,7 +154,7 @@ class PreActTrunk(nn.Module):
         return Units(tuple(sets), tuple(skips))
 
     def _positions(self, height: int, width: int) -> int:
-        """Return how many features come of each channel of the last map."""
+        """Return the number of features that each channel of the last map contributes."""
         if self.pool is None:
             return 1
         for _ in self.stages[1:]:

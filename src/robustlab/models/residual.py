@@ -1,4 +1,4 @@
-"""What post-activation residual networks share: the trunk, and which of its channels can be removed."""
+"""The trunk of post-activation residual networks, and the declaration of its removable channels."""
 
 from __future__ import annotations
 

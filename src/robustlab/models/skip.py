@@ -1,4 +1,4 @@
-"""The identity skip of a residual block whose two sides may have lost different channels."""
+"""The identity skip of a residual block whose two sides may have lost different channels to pruning."""
 
 from __future__ import annotations
 

@@ -92,10 +92,11 @@ def small_cnn(
 ) -> TwoHeads:
     """Return the network; default widths give 94,186 parameters at 10 classes and one channel.
 
-    stride: of the first convolution; 2 makes 32x32 images about four times cheaper. strides: of the first convolution
-    of each stage, in place of `stride` and of the pooling between stages.
-    Raises `ConfigError` where the images are too small to be halved between all stages.
-    weights: see `started_from`.
+    - stride: stride of the first convolution; 2 makes 32x32 images about four times cheaper.
+    - strides: strides of the first convolution of each stage, instead of `stride` and of pooling between stages.
+    - weights: see `started_from`.
+
+    Raises `ConfigError` if the images are too small to be halved between all stages.
     """
     if not widths or min(widths) < 1 or convs < 1 or stride < 1:
         raise ConfigError(

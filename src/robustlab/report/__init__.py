@@ -1,1 +1,1 @@
-"""From finished runs to tables."""
+"""Turn finished runs into tables and figures."""

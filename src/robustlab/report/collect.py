@@ -1,4 +1,4 @@
-"""Finds the runs below a folder and groups those that differ in nothing but the seed."""
+"""Find the runs below a folder and group runs that differ only in the seed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Run:
 
     @property
     def setting(self) -> tuple[str, str, str]:
-        """Data set, label noise and model, in words."""
+        """Data set, label noise and model, as text."""
         return str(self.results["dataset"]), noise_label(self.results.get("noise")), str(self.results["model"])
 
     def value(self, metric: str, rule: str) -> float | None:
@@ -49,14 +49,14 @@ class Run:
 
 @dataclass
 class Group:
-    """Runs that differ in nothing but the seed."""
+    """Runs that differ only in the seed."""
 
     method: str
     setting: tuple[str, str, str]
     run_name: str
     runs: dict[int, Run] = field(default_factory=dict)
     variant: str = ""
-    """What tells it from other groups of its method: settings, e.g. "optimizer.lr=0.1"; empty where nothing does."""
+    """Settings that distinguish it from other groups of its method, e.g. "optimizer.lr=0.1"; empty if none do."""
 
     @property
     def method_label(self) -> str:
@@ -65,7 +65,7 @@ class Group:
 
     @property
     def label(self) -> str:
-        """The method, with the settings that tell it from others of its kind."""
+        """The method, with the settings that distinguish it from other groups of the same method."""
         return f"{self.method}, {self.variant}" if self.variant else self.method
 
     @cached_property
@@ -96,7 +96,7 @@ class Entry:
 
 @dataclass
 class Report:
-    """The entries of a table and remarks on what is not in it or needs care."""
+    """The entries of a table, and notes about what is missing or needs care."""
 
     metric: str
     rule: str
@@ -106,9 +106,9 @@ class Report:
 
 
 def find_runs(roots: Path | Sequence[Path]) -> tuple[list[Run], list[Path]]:
-    """Return the finished runs below folders and the folders of unfinished ones, both in order of their paths.
+    """Return the finished runs below some folders, and the folders of unfinished ones, both sorted by path.
 
-    Raises ConfigError if one of `roots` is no folder or holds no run at all.
+    Raises ConfigError if one of `roots` is not a folder or contains no runs.
     """
     finished: dict[Path, Run] = {}
     unfinished: dict[Path, Path] = {}
@@ -127,7 +127,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 def _find_runs(root: Path) -> tuple[list[Run], list[Path]]:
     if not root.is_dir():
-        raise ConfigError(f"there is no folder {root}; give the folder that holds the runs, e.g. outputs/")
+        raise ConfigError(f"there is no folder {root}; name the folder with the runs, e.g. outputs/")
     finished: list[Run] = []
     unfinished: list[Path] = []
     for folder, folders, files in os.walk(root):
@@ -141,7 +141,7 @@ def _find_runs(root: Path) -> tuple[list[Run], list[Path]]:
         else:
             finished.append(Run(Path(folder), results))
     if not finished and not unfinished:
-        raise ConfigError(f"there are no runs in {root}; give the folder that holds them, e.g. outputs/")
+        raise ConfigError(f"there are no runs in {root}; name the folder with the runs, e.g. outputs/")
     return finished, unfinished
 
 
@@ -161,7 +161,7 @@ def collect(roots: Path | Sequence[Path], *, metric: str = "test/accuracy", rule
 
 
 def table_of(runs: Sequence[Run], *, metric: str, rule: str, places: str) -> Report:
-    """Return the table of finished runs; places: where they lie, in words. Raises ConfigError without the metric."""
+    """Return the table of finished runs; `places` is for messages. Raises ConfigError if no run has the metric."""
     report = Report(metric, rule)
     groups = group_runs(runs, report.notes)
     without = 0
@@ -182,7 +182,7 @@ def table_of(runs: Sequence[Run], *, metric: str, rule: str, places: str) -> Rep
 
 
 def noise_label(noise: Mapping[str, Any] | None) -> str:
-    """Return label noise in words, e.g. "symmetric 50 %", "worse_label" or "clean"."""
+    """Describe label noise, e.g. "symmetric 50 %", "worse_label" or "clean"."""
     if not noise or noise.get("name") in (None, "none"):
         return "clean"
     rate = noise.get("rate")

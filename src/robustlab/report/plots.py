@@ -59,11 +59,12 @@ def plot_curves(roots: Path | Sequence[Path], out: Path, *, metric: str = "test/
 
 
 def curves_figure(roots: Path | Sequence[Path], *, metric: str = "test/accuracy") -> Figure:
-    """Return a picture of the learning curves of every finished run below folders.
+    """Return a figure of the learning curves of every finished run below some folders.
 
-    A panel for each data set, noise and model; a method looks the same in all of them. The band spans the least and the
-    largest value over seeds; a run with one measurement is a point with a bar. Raises ConfigError if no run has the
-    metric.
+    There is one panel per data set, noise and model; a method looks the same in all of them. The band spans minimum to
+    maximum over seeds; a run with one measurement is a point with a bar.
+
+    Raises ConfigError if no run has the metric.
     """
     panels = _panels(group_runs(find_runs(roots)[0]), metric)
     if not panels:

@@ -1,4 +1,4 @@
-"""What a table says of runs that prune, beside their accuracy: sparsities, FLOPs, and how much faster they trained."""
+"""Add columns for pruning runs to a table: sparsities, FLOPs, and training speed-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of runs: read, flattened, and what of them tells runs apart, in the words of the command line."""
+"""Read and flatten the settings of runs, and find the ones that distinguish runs, in command-line syntax."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from robustlab.config.run_names import NOT_IDENTITY, NOT_IDENTITY_NESTED
 
 SHOWN = 4
-"""Settings that a name has at most."""
+"""Maximum number of settings in a name."""
 _MISSING = object()
 
 
@@ -41,8 +41,8 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def varying(flats: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the settings in which runs differ, in their order.
 
-    Of a group of options (optimizer, noise, ...) these are the option, and what differs between runs with the same one:
-    that Adam has no momentum goes without saying.
+    For a group of options (optimizer, noise, ...) these are the option itself, and settings that differ between runs
+    with the same option; differences implied by the option are left out.
     """
     found = []
     for key in dict.fromkeys(key for flat in flats for key in flat):

@@ -1,4 +1,4 @@
-"""The table with which a sweep ends."""
+"""Print the table at the end of a sweep."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = 20
 def end_with_table(folders: Iterable[Path]) -> None:
     """Print mean ± std over seeds of a sweep's finished runs, if there are two; the first process of several does.
 
-    Whatever is wrong with the table, the sweep is over and its exit code stands: it is said, and that is all.
+    Problems with the table are only reported: the sweep is over and its exit code is fixed.
     """
     if not World.from_environment().is_main:
         return

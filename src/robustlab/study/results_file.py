@@ -28,7 +28,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             row = None
         if not isinstance(row, dict) or not {"study", "command", "exit_code"} <= row.keys():
-            raise ConfigError(f"{path}, line {number}, is damaged; remove it, and its point is run again")
+            raise ConfigError(f"{path}, line {number}, is damaged; remove it to rerun its point")
         rows.append(row)
     return rows
 

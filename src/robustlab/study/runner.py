@@ -1,4 +1,4 @@
-"""Runs the points of a study one after the other, each as a process of its own, and records what came out."""
+"""Run the points of a study one by one, each in a separate process, and record the results."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ class Runner:
         changed = uncommitted(PACKAGE, "src", "conf")
         if changed and not self.allow_dirty:
             raise ConfigError(
-                f"src/ or conf/ has changes that are not committed ({', '.join(changed[:3])}"
-                f"{', ...' if len(changed) > 3 else ''}), so that no commit would stand for the results; commit them, "
-                "run from another checkout, or say --dirty"
+                f"src/ or conf/ has uncommitted changes ({', '.join(changed[:3])}"
+                f"{', ...' if len(changed) > 3 else ''}), so no commit would identify the code of the results; commit "
+                "them, run from another checkout, or pass --dirty"
             )
         pending = self.pending(only)
         self._find_folders(pending)
@@ -94,7 +94,7 @@ class Runner:
         for number, point in enumerate(pending, 1):
             code = self._with_needs(point, dirty=dirty, label=f"[{number}/{len(pending)}]")
             if code == EXIT_PREEMPTED or self._stopped:
-                say(f"{self.study.name}: stopped; the same command goes on from here")
+                say(f"{self.study.name}: stopped; run the same command to continue")
                 return EXIT_PREEMPTED
             if code not in RECORDED:
                 codes.append(code)

@@ -1,4 +1,4 @@
-"""`results.json`, which a finished run leaves in its folder, read back."""
+"""Read `results.json` from the folder of a finished run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups of samples as a person sees them: the table before training, the worst group in the summary at the end."""
+"""Report groups of samples: the table before training, and the worst group in the final summary."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AVERAGES = {
     "adjusted_avg": "adjusted average: groups weighted as in training",
     "balanced_group_avg": "balanced average: all groups weighted equally",
 }
-"""The three averages in words; "adjusted accuracy" means the second in some papers and the third in others."""
+"""Labels of the three averages; "adjusted accuracy" means the second one in some papers and the third in others."""
 
 
 def group_record(data: Data) -> dict[str, Any] | None:
@@ -43,7 +43,7 @@ def group_record(data: Data) -> dict[str, Any] | None:
 
 
 def print_group_table(record: Mapping[str, Any], console: Console) -> None:
-    """Print what `group_record` gave: a line for each group, a column for each split."""
+    """Print the result of `group_record`: one line per group, one column per split."""
     splits = list(record["counts"])
     table = Table(title="Samples of each class and attribute", title_justify="left", box=box.SIMPLE, show_footer=True)
     table.add_column("class", footer="all")

@@ -1,4 +1,4 @@
-"""Append-only JSON lines: the truth about a run's metrics, from which every other tracker can be filled again.
+"""Append-only JSON lines: the source of truth for a run's metrics, from which every other tracker can be refilled.
 
 Rows are standard JSON. Numbers that JSON lacks are written as the strings "NaN", "Infinity" and "-Infinity"
 (`float()` of Python and `Number()` of JavaScript read them back); `read_rows` does so.

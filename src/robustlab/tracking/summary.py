@@ -1,4 +1,4 @@
-"""What a person reads at the end of a run."""
+"""Print the summary at the end of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from robustlab.tracking.jsonl import decode_number
 from robustlab.tracking.rule_names import RULE_NAMES, is_oracle
 
 _OF_ONE_RUN = re.compile(r"\+{0,2}(seed|resume|paths\.run_dir)=")
-"""Overrides that are meant for the run at hand: other seeds are other runs, in folders of their own."""
+"""Overrides that only apply to one run: other seeds are other runs, in separate folders."""
 
 
 def print_summary(
@@ -34,7 +34,7 @@ def print_summary(
     arguments: Sequence[str],
     console: Console | None = None,
 ) -> None:
-    """Print the end of a run: accuracies, the method it is compared with, wrong labels, where everything is, what next.
+    """Print the summary of a run: accuracies, the baseline, wrong labels, the folder, and what to do next.
 
     Args:
         results: content of the run's `results.json`.
@@ -125,7 +125,7 @@ def _pruning(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> 
     for label, name in (
         ("units (neuron sparsity)", "pruning/neuron_sparsity"),
         ("weights (weight sparsity)", "pruning/weight_sparsity"),
-        ("units that are dead and still there", "pruning/dead_share"),
+        ("dead units that were not removed", "pruning/dead_share"),
     ):
         if (value := _number(final, name)) is not None:
             table.add_row(f"  {label}", percent(value))
@@ -133,9 +133,9 @@ def _pruning(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> 
         table.add_row("  parameters", f"{results['parameters']:,}")
         table.add_row(f"  parameters with {label_of(baseline)}", f"{baseline['parameters']:,}")
     for label, name in (
-        ("FLOPs of a prediction, of the whole network's", "pruning/flops_ratio_physical"),
+        ("FLOPs of a prediction, of the unpruned network's", "pruning/flops_ratio_physical"),
         ("  in the paper's count", "pruning/flops_ratio"),
-        ("FLOPs of training, of the whole network's", "pruning/training_flops_ratio_physical"),
+        ("FLOPs of training, of the unpruned network's", "pruning/training_flops_ratio_physical"),
         ("  in the paper's count", "pruning/training_flops_ratio"),
     ):
         if (value := _number(final, name)) is not None:

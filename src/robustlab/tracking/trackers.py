@@ -1,4 +1,4 @@
-"""`Trackers`: the one object that a run logs to; JSON lines always, W&B and TensorBoard when switched on."""
+"""`Trackers`: the single object that a run logs to; always JSON lines, W&B and TensorBoard if enabled."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class Trackers:
             config: the whole resolved configuration as plain types; W&B stores it.
             tags: W&B tags.
             group: W&B group, e.g. the name of the sweep; `cfg.wandb.group` comes first.
-            resume_state: what `state_dict` gave for the checkpoint that the run goes on from; None starts the files
-                anew. It may also come later, through `load_state_dict`, before the first row.
+            resume_state: the result of `state_dict` in the checkpoint that the run resumes from; None starts new
+                files. It may also be given later, through `load_state_dict`, before the first row.
             is_main: False on all ranks but 0: the trackers then do nothing.
 
         Raises:
@@ -160,7 +160,7 @@ class Trackers:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint: rows that were written after it are cut off before the next one is written."""
+        """Continue from a checkpoint: rows written after it are removed before the next one is written."""
         if self._metrics is None or self._timing is None or not state:
             return
         assert not self._opened, "the trackers' state must be loaded before the first row is logged"
@@ -185,7 +185,7 @@ class Trackers:
             self._wandb.finish(exit_code)
 
     def _open(self) -> None:
-        """Cut the files back to where the run stands; only then may W&B read them."""
+        """Truncate the files to the run's current position; only then may W&B read them."""
         if self._opened or self._metrics is None or self._timing is None:
             return
         self._metrics.open()

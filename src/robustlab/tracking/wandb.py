@@ -1,8 +1,8 @@
-"""Weights & Biases, fed by a process of its own that reads `metrics.jsonl` and `timing.jsonl` as they grow.
+"""Weights & Biases, fed by a separate process that reads `metrics.jsonl` and `timing.jsonl` as they grow.
 
-W&B never stands in the way of training: importing it, waiting for a server and retrying uploads all happen in the
-other process (`robustlab.tracking.wandb_feed`), which can hang or die without the run noticing more than one warning.
-Rows reach W&B from the files, so after a kill the feed goes on exactly where the server's history ends.
+W&B never delays training: importing it, waiting for a server and retrying uploads all happen in the other process
+(`robustlab.tracking.wandb_feed`), which can hang or die with no other effect on the run than one warning. Rows reach
+W&B from the files, so after a kill the feed continues exactly where the server's history ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows on their way to one run at W&B: which ones it lacks, handing them over, and the end."""
+"""Deliver rows to a run at W&B: find the missing ones, send them, and end the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robustlab.tracking.wandb_sent import Sent
 
 @dataclass
 class Wishes:
-    """What the training process has asked for so far. exit_code: None if it was killed."""
+    """The requests of the training process so far. `exit_code`: None if it was killed."""
 
     following: bool = False
     summary: dict[str, Any] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Wishes:
     exit_code: int | None = None
 
     def take(self, message: Mapping[str, Any]) -> None:
-        """Add what a message asks for."""
+        """Add the requests in a message."""
         if "finish" in message:
             self.ending, self.exit_code = True, message["finish"]
         self.following = self.following or "follow" in message
@@ -51,7 +51,7 @@ class Delivery:
         self._images = 0
 
     def fulfil(self, wishes: Wishes) -> None:
-        """Hand over what the training process has asked for and the rows that are complete."""
+        """Send what the training process has requested, and all complete rows."""
         import wandb
 
         if wishes.summary != self._summary:
