@@ -26,7 +26,7 @@ def test_without_a_verb_the_help_is_an_answer_to_a_mistake(capsys):
 
 def test_a_verb_that_does_not_exist(capsys):
     assert main(["reprot"]) == 2
-    assert "there is no reprot; did you mean 'report'?" in capsys.readouterr().err
+    assert "no command reprot; did you mean 'report'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", VERBS)

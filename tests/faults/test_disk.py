@@ -248,7 +248,7 @@ def test_an_error_that_stays_ends_the_run_after_three_waits_and_the_old_checkpoi
     checkpoints.save({"step": 1})
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", Stumbling(os.fsync, errno.EIO, 100))
-        with pytest.raises(RunFolderError, match=r"next\.pt: Input/output error\. Mend the file system"):
+        with pytest.raises(RunFolderError, match=r"next\.pt: Input/output error\. Fix the file system"):
             checkpoints.save({"step": 2})
     assert waits == [0.1, 0.5, 2.0]
     assert Checkpoints(tmp_path).load()[0]["step"] == 1  # type: ignore[index]

@@ -285,4 +285,4 @@ def test_the_command_of_a_run_that_was_started_anew_would_do_that_again(tmp_path
     overrides.write_text("- method=erm\n- resume=force\n")
     assert standing(tmp_path, 0)[1] == "stopped by SIGINT; the same command resumes it"
     overrides.write_text("- method=erm\n- resume=false\n")
-    assert standing(tmp_path, 0)[1] == "stopped by SIGINT; the same command without resume=false goes on"
+    assert standing(tmp_path, 0)[1] == "stopped by SIGINT; the same command without resume=false resumes it"

@@ -2,7 +2,7 @@
 
 VERBS = {
     "train": "train a method, or a sweep with -m; resumes stopped runs",
-    "status": "show the state of runs, and why they failed; --resubmit, --cancel",
+    "status": "show the state of runs and why they failed; --resubmit, --cancel",
     "report": "a table of finished runs, mean ± std over seeds",
     "plot": "learning curves, accuracy against sparsity",
     "submit": "submit a sweep to SLURM and return; --dry-run",

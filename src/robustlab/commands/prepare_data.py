@@ -71,7 +71,7 @@ def _take_table(arguments: list[str]) -> str | None:
 
 
 def _prepare(source: DataSource, name: str) -> None:
-    """Read one split and print its counts; warn where they are not those of the published data set."""
+    """Read one split and print its counts; warn if they differ from the published data set."""
     from robustlab.data.sources.group_tables import count, differences, show
     from robustlab.data.storage.damage import check_images
     from robustlab.data.storage.encoded_images import EncodedImages

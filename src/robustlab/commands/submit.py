@@ -1,7 +1,7 @@
 """Submit a sweep to SLURM: `robustlab submit method=erm,elr seed=0,1,2 hydra.launcher.gpus_per_node=1`.
 
-The overrides are those of `train -m`. Points that are done, run or wait in the queue are left out; the others become
-one job array that runs a snapshot of the code. Does not wait: see `robustlab status`.
+The overrides are the same as for `train -m`. Points that are done, running or queued are skipped; the others become one
+job array that runs a snapshot of the code. Does not wait: see `robustlab status`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Nested settings by their dotted keys: flattened and back, read, set, taken out."""
+"""Access nested settings by dotted keys: flatten and unflatten, get, set and remove."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 ABSENT = object()
-"""What `get` and `take` return where nothing stands."""
+"""Returned by `get` and `take` for a missing key."""
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -19,7 +19,7 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the groups whose leaves `flat` gave."""
+    """Return the nested groups that `flat` flattened."""
     groups: dict[str, Any] = {}
     for key, value in settings.items():
         if not put(groups, key, value):
@@ -28,12 +28,12 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Tell whether two values are equal; False is not 0."""
+    """Return whether two values are equal, distinguishing False from 0."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def move(node: dict[str, Any], keys: Mapping[str, str]) -> None:
-    """Move values and groups from one dotted key to another, all at once; what is not there is passed over."""
+    """Move values and groups from one dotted key to another, all at once, ignoring missing ones."""
     taken = {new: take(node, old) for old, new in keys.items()}
     for key, value in taken.items():
         if value is not ABSENT:
@@ -41,7 +41,7 @@ def move(node: dict[str, Any], keys: Mapping[str, str]) -> None:
 
 
 def add(node: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Set dotted keys that are not there yet, in groups that are."""
+    """Set missing dotted keys in existing groups."""
     for key, value in values.items():
         parent, name = _parent(node, key)
         if isinstance(parent, dict):
@@ -62,7 +62,7 @@ def _parent(node: dict[str, Any], key: str) -> tuple[Any, str]:
 
 
 def get(node: Any, key: str) -> Any:
-    """Return what stands at a dotted key, `ABSENT` if nothing does."""
+    """Return the value at a dotted key, or `ABSENT`."""
     for name in key.split("."):
         if not isinstance(node, Mapping) or name not in node:
             return ABSENT
@@ -71,7 +71,7 @@ def get(node: Any, key: str) -> Any:
 
 
 def put(node: dict[str, Any], key: str, value: Any) -> bool:
-    """Set a dotted key, groups made as needed; False where a value stands in the way."""
+    """Set a dotted key, creating groups as needed; return False if a value is in the way."""
     first, _, rest = key.partition(".")
     if not rest:
         node[first] = copy.deepcopy(value)
@@ -81,7 +81,7 @@ def put(node: dict[str, Any], key: str, value: Any) -> bool:
 
 
 def take(node: dict[str, Any], key: str) -> Any:
-    """Take out a dotted key, and the groups that are empty without it."""
+    """Remove a dotted key, and any groups that become empty; return its value."""
     first, _, rest = key.partition(".")
     if not rest:
         return node.pop(first, ABSENT)

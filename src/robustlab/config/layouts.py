@@ -146,7 +146,7 @@ def _best(node: Mapping[str, Any], rows: Sequence[tuple[Mapping[str, Any], Node]
 
 
 def _is_at(node: Mapping[str, Any], here: Iterable[str], there: Iterable[str]) -> bool:
-    """Tell whether settings stand here and none there, where a class of the user's own may have some of that name."""
+    """Return whether settings exist here and none there, where a user's own class may have settings of that name."""
     return any(get(node, key) is not ABSENT for key in here) and all(get(node, key) is ABSENT for key in there)
 
 
@@ -155,7 +155,7 @@ def _matches(node: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
 
 
 def _renew(node: dict[str, Any], row: Node) -> dict[str, Any]:
-    """Return a group as a row has it today; as it is where there is no way back, as from a part that is null."""
+    """Return a group in a row's current form, or unchanged if that could not be undone, as for a null part."""
     new = copy.deepcopy(node)
     for key in row.old:
         take(new, key)

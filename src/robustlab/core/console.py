@@ -1,4 +1,4 @@
-"""What a run says on the screen: results on standard output, notices and warnings on standard error."""
+"""Print messages: results on standard output, notices and warnings on standard error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _is_quiet: ContextVar[bool] = ContextVar("_is_quiet", default=False)
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the notices and warnings of what is only tried out: it says them again when it runs."""
+    """Suppress notices and warnings of trial runs, which repeat them when they really run."""
     token = _is_quiet.set(True)
     try:
         yield
@@ -45,9 +45,9 @@ def quiet() -> Iterator[None]:
 
 
 def say(text: str, *, once: bool = False) -> None:
-    """Print a notice on standard error, at once; of several processes only the first one speaks.
+    """Print a notice on standard error immediately; with several processes, only the first one prints.
 
-    once: it tells of work that nobody does again, so it is also said where it is `quiet`.
+    - once: the notice is about work that is not repeated, so print it even if `quiet`.
     """
     if World.from_environment().is_main and (once or not _is_quiet.get()):
         print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""How lines look in the pictures of runs: told apart by colour and by dashes, also in print and in grey."""
+"""Style of lines in figures: distinguishable by colour and dashes, even in print and greyscale."""
 
 from __future__ import annotations
 

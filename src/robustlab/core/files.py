@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, also where disks fill up and network file systems stumble."""
+"""Write files atomically, even if disks fill up or network file systems fail temporarily."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from robustlab.core.errors import RunFolderError
 T = TypeVar("T")
 
 PASSING = frozenset({errno.EIO, errno.ESTALE, errno.EINTR, errno.EAGAIN})
-"""What a network file system answers once in a while to a call that works a moment later."""
+"""Errors that network file systems return occasionally for calls that succeed a moment later."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""No space left, over quota, over the limit of a file's size."""
+"""Errors for a full disk, an exceeded quota, or an exceeded file-size limit."""
 WAITS = (0.1, 0.5, 2.0)
 """Seconds before the second, third and last attempt."""
 
 
 def patiently(action: Callable[[], T]) -> T:
-    """Return what `action` returns; after an error that may pass, try again up to three times, ever later."""
+    """Return the result of `action`, retrying up to three times after temporary errors, with increasing delays."""
     for wait in WAITS:
         try:
             return action()
@@ -37,10 +37,10 @@ def patiently(action: Callable[[], T]) -> T:
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, size: int | None = None) -> None:
-    """Let `write` fill a file so that `path` is at every moment absent, the old file, or the new one.
+    """Let `write` fill a file so that at any moment `path` is missing, the old file, or the new one.
 
     The temporary file lies in the same folder (a rename across file systems would be a copy), is fsynced, renamed, and
-    the folder fsynced. After a passing error all of it is done anew: what a failed fsync left behind is unknown.
+    the folder fsynced. After a temporary error everything is repeated, since the effect of a failed fsync is unknown.
     size: bytes that are wanted, for the message. Raises RunFolderError; nothing temporary is left then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -62,18 +62,18 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, size: int |
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file in UTF-8, whole or not at all. Raises RunFolderError."""
+    """Write a small text file in UTF-8 atomically. Raises RunFolderError."""
     write_whole(path, lambda file: file.write(text.encode()), size=len(text))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write indented JSON, whole or not at all. Raises RunFolderError."""
+    """Write indented JSON atomically. Raises RunFolderError."""
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Create a folder and its parents; where the block fails, take away again those of them that are empty."""
+    """Create a folder and its parents; if the block fails, remove the empty ones again."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -86,7 +86,7 @@ def made(folder: Path) -> Iterator[None]:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename within a folder. Raises RunFolderError; an answer that gets lost after the deed does no harm."""
+    """Rename within a folder. Raises RunFolderError, but not if only the confirmation of a success got lost."""
 
     def attempt() -> None:
         if source.exists() or not target.exists():
@@ -99,7 +99,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
+    """Flush a folder's directory entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -108,12 +108,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what writers that were killed left in a folder; only for the holder of its lock."""
+    """Remove temporary files left in a folder by killed writers; only the holder of its lock may call this."""
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
 
 
-def size_in_words(count: float) -> str:
+def readable_size(count: float) -> str:
     """Write a number of bytes for people: "512 B", "3.1 MB", "1.2 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
@@ -123,17 +123,17 @@ def size_in_words(count: float) -> str:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the bytes that a file system has left for this user. Quotas that it does not report are not seen."""
+    """Return the free bytes of a file system for this user, ignoring quotas that it does not report."""
     return shutil.disk_usage(folder).free
 
 
 def _reason(error: OSError, path: Path, size: int | None) -> str:
-    """Say what the system answered, what was needed and is there, and what to do."""
+    """Describe the system's error, the needed and available space, and what to do."""
     said = error.strerror or str(error)
     if error.errno not in FULL:
-        return f"{said}. Mend the file system, or choose another place with paths.output_dir=..., and run it again"
-    needed = "" if size is None else f"{size_in_words(size)} needed, "
+        return f"{said}. Fix the file system, or choose another place with paths.output_dir=..., and run it again"
+    needed = "" if size is None else f"{readable_size(size)} needed, "
     return (
-        f"{said} ({needed}{size_in_words(free_bytes(path.parent))} free, quotas and limits on files aside). Free disk "
+        f"{said} ({needed}{readable_size(free_bytes(path.parent))} free, quotas and limits on files aside). Free disk "
         "space or quota and run the same command again; it goes on from the last checkpoint, which is intact"
     )

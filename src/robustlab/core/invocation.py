@@ -1,4 +1,4 @@
-"""How this program was started, so that the commands it suggests work when they are pasted into the same shell."""
+"""Suggest commands that match how this program was started, so that they work when pasted into the same shell."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def command_words(verb: str) -> list[str]:
 
 
 def same_command(resume: object = True) -> str:
-    """Return how to call the command that goes on with a run. resume: the setting that the run was started with."""
+    """Describe the command that resumes a run. `resume`: the setting that the run was started with."""
     return "the same command" if resume else "the same command without resume=false"
 
 
@@ -58,7 +58,7 @@ def extra_hint(extra: str) -> str:
 
 
 def _program(name: str) -> list[str] | None:
-    """Return how to start a console script of this environment; None where there is none of that name."""
+    """Return how to start a console script of this environment; None if there is no such script."""
     program = _scripts_folder() / name
     if not program.is_file():
         return None
@@ -82,7 +82,7 @@ def shell_line(words: Sequence[str]) -> str:
 
 
 def _started_as_module() -> bool:
-    """Tell whether a user typed `python -m robustlab...`; torchrun and jobs start modules, too."""
+    """Return whether a user typed `python -m robustlab...`; torchrun and jobs also start modules."""
     if "TORCHELASTIC_RUN_ID" in os.environ or SWEEP_VARIABLE in os.environ or "-m" not in sys.orig_argv[1:]:
         return False
     module = sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1]

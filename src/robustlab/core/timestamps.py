@@ -1,4 +1,4 @@
-"""Times as records and results have them: one format, written and read here."""
+"""Write and read the timestamps of records and results in one format."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 
 
 def timestamp() -> str:
-    """Return the time of this moment, local, with its distance from UTC."""
+    """Return the current local time with its UTC offset."""
     return time.strftime(FORMAT)
 
 
 def is_before(one: str, other: str) -> bool:
-    """Tell whether one time lies before another; False where one of them cannot be read."""
+    """Return whether one time is before another; False if either cannot be parsed."""
     try:
         return datetime.strptime(one, FORMAT) < datetime.strptime(other, FORMAT)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How many wrong training labels the networks have memorised. A diagnostic, so it may look at clean labels."""
+"""Measure how many wrong training labels the networks have memorised; as a diagnostic, it may use clean labels."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from robustlab.engine.inference import train_predictions
 
 
 class Memorisation(Diagnostic):
-    """Of the wrong labels of the train split, the share predicted as assigned, and as the clean label.
+    """Shares of wrongly labelled training samples that are predicted as the assigned and as the clean label.
 
-    "diagnostics/memorised" and "diagnostics/corrected" are those of the method's prediction. Where each network is
-    trained on its own part of the labels (`Method.label_owners`), "diagnostics/<network>/memorised_own" and
-    "..._other" are those of one network on its own and the other labels, and "diagnostics/memorised_own" and "_other"
-    pool all networks. Nothing is measured where no label is known to be wrong.
+    "diagnostics/memorised" and "diagnostics/corrected" refer to the method's prediction. If each network is trained on
+    its own part of the labels (`Method.label_owners`), "diagnostics/<network>/memorised_own" and "..._other" refer to
+    one network on its own and on the other labels, and "diagnostics/memorised_own" and "_other" pool all networks.
+    Nothing is measured if no label is known to be wrong.
     """
 
     def __init__(
         self, *, every: Annotated[int, Range(low=0)] = 10, batch_size: Annotated[int, Range(low=1)] = 1000
     ) -> None:
-        """Set when to pass over the train split.
+        """Check the arguments.
 
-        - every: after so many epochs, and after the last one; 0 = never.
+        - every: measure after every so many epochs, and after the last one; 0 for never.
         - batch_size: images per forward pass.
         """
         self.every, self.batch_size = every, batch_size
 
     def due(self, clock: Clock) -> bool:
-        """Return whether the pass is due; never where no label is known to be wrong."""
+        """Return whether to measure now; never if no label is known to be wrong."""
         wanted = self.every > 0 and ((clock.epoch + 1) % self.every == 0 or clock.is_last)
         return wanted and len(wrong_labels(self.context.data)) > 0
 
     def measure(self, clock: Clock) -> dict[str, float]:
-        """Return the shares; see the class."""
+        """Return the shares described in the class."""
         data = self.context.data
         predicted = train_predictions(data, self.method.predictions, batch_size=self.batch_size)
         metrics = {f"diagnostics/{name}": value for name, value in memorised(predicted[""], data).items()}
@@ -57,12 +57,12 @@ def wrong_labels(data: Data, *, within: Tensor | None = None) -> Tensor:
 
 
 def memorised(predicted: Tensor, data: Data, *, within: Tensor | None = None) -> dict[str, float]:
-    """Return {"memorised", "corrected"}: of the wrong labels, the shares predicted as assigned and as the clean label.
+    """Return {"memorised", "corrected"}: shares of wrongly labelled samples predicted as assigned and clean label.
 
-    - predicted: int64 [N], of `train_predictions`.
-    - within: indices of the samples that count (default: train_indices).
+    - predicted: (N,) int64, as returned by `train_predictions`.
+    - within: indices to consider, default `train_indices`.
 
-    Empty where no label is known to be wrong.
+    Empty if no label is known to be wrong.
     """
     wrong = wrong_labels(data, within=within)
     if len(wrong) == 0 or data.clean is None:
@@ -74,10 +74,10 @@ def memorised(predicted: Tensor, data: Data, *, within: Tensor | None = None) ->
 
 
 def by_owner(predicted: Mapping[str, Tensor], data: Data, owners: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the memorised shares by network, of the labels that it was trained on and of the others.
+    """Return the memorised shares per network, for the labels that it was trained on and for the others.
 
-    - predicted: int64 [N] by the name of a part, of `train_predictions`.
-    - owners: of `Method.label_owners`.
+    - predicted: name of a part -> (N,) int64, as returned by `train_predictions`.
+    - owners: as returned by `Method.label_owners`.
     """
     metrics = {}
     for place in ("own", "other"):

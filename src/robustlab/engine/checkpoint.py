@@ -15,9 +15,9 @@ from robustlab.core.errors import ConfigError, RunFolderError
 from robustlab.core.files import (
     free_bytes,
     patiently,
+    readable_size,
     remove_temporary,
     rename,
-    size_in_words,
     sync_folder,
 )
 from robustlab.core.tensor_files import DamagedError, read_tensors, write_atomically
@@ -60,8 +60,8 @@ class Checkpoints:
         free, needed = free_bytes(self.folder), max(0, 3 * size - kept)
         if free < needed:
             raise RunFolderError(
-                f"{self.folder} has {size_in_words(free)} free, but checkpoints need {size_in_words(needed)} more (up "
-                f"to three of {size_in_words(size)} at a time). Free disk space, or choose another place with "
+                f"{self.folder} has {readable_size(free)} free, but checkpoints need {readable_size(needed)} more (up "
+                f"to three of {readable_size(size)} at a time). Free disk space, or choose another place with "
                 "paths.output_dir=..."
             )
 

@@ -1,4 +1,4 @@
-"""`Diagnostic`: something measured beside training, with any method, and the group of them that a run has."""
+"""`Diagnostic`: the contract of measurements during training, for any method, and the diagnostics of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows to be written as CSV. columns: their headings."""
+    """Rows to be written as CSV, with the headings `columns`."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -32,9 +32,9 @@ Measured = Mapping[str, "float | Figure | Table"]
 class Clock:
     """The end of an epoch, at which diagnostics are measured.
 
-    - stage: its name. Epochs of stages that are not `Stage.observed` have no clock.
-    - epoch: counted from zero over all observed stages; epochs: how many these have in all.
-    - global_step: steps done so far.
+    - stage: name of the stage; epochs of stages that are not `Stage.observed` have no clock.
+    - epoch, epochs: index, counted from zero over all observed stages, and total number of epochs in them.
+    - global_step: number of steps so far.
     """
 
     stage: str
@@ -49,7 +49,7 @@ class Clock:
 
 
 def clock_at(stages: Sequence[Stage], number: int, *, epoch: int, global_step: int) -> Clock | None:
-    """Return the clock at the end of an epoch of the stage with this number; None where nothing is observed."""
+    """Return the clock at the end of an epoch of the stage with index `number`; None if it is not observed."""
     if not stages[number].is_observed:
         return None
     observed = [stage.epochs if stage.is_observed else 0 for stage in stages]
@@ -57,10 +57,10 @@ def clock_at(stages: Sequence[Stage], number: int, *, epoch: int, global_step: i
 
 
 class Diagnostic(ABC):
-    """Base of all diagnostics: `measure` looks at the method when it is `due` and returns what it saw.
+    """Base class of all diagnostics: `measure` inspects the method when `due` and returns values.
 
-    A diagnostic observes. It leaves weights, buffers, gradients, optimizers and random streams untouched: a run with
-    it has the same weights as a run without. Training modes need no care, since each step sets its own.
+    A diagnostic only observes: it leaves weights, buffers, gradients, optimizers and random streams untouched, so that
+    a run with it has the same weights as one without. It need not restore train or eval mode, since every step sets it.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
@@ -70,12 +70,12 @@ class Diagnostic(ABC):
     context: Context
 
     def build(self, method: Method, context: Context) -> None:
-        """Take the method, whose learners are there, and whatever depends on the data."""
+        """Store the method, whose learners exist, and prepare everything that depends on the data."""
         self.method, self.context = method, context
 
     @abstractmethod
     def due(self, clock: Clock) -> bool:
-        """Return whether to measure now; the same answer on all ranks."""
+        """Return whether to measure now; must be the same on all ranks."""
 
     @abstractmethod
     def measure(self, clock: Clock) -> Measured:
@@ -86,7 +86,7 @@ class Diagnostic(ABC):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what later measurements build on: tensors and plain types only."""
+        """Return the state that later measurements need, tensors and plain types only."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 a diagnostic without state loads none
@@ -102,7 +102,7 @@ def make_diagnostics(cfg: DictConfig) -> dict[str, Diagnostic]:
 
 
 def check_diagnostics(diagnostics: Mapping[str, Diagnostic], cfg: DictConfig, provided: frozenset[str]) -> None:
-    """Raise ConfigError where the data does not provide what a diagnostic requires."""
+    """Raise ConfigError if the data does not provide what a diagnostic requires."""
     for name, one in diagnostics.items():
         if missing := one.requires - provided:
             raise ConfigError(
@@ -113,7 +113,7 @@ def check_diagnostics(diagnostics: Mapping[str, Diagnostic], cfg: DictConfig, pr
 
 
 def build_diagnostics(cfg: DictConfig, method: Method) -> dict[str, Diagnostic]:
-    """Create the diagnostics of a run and give them its method, which has been built."""
+    """Create the diagnostics of a run and build them for its method, which is already built."""
     diagnostics = make_diagnostics(cfg)
     check_diagnostics(diagnostics, cfg, method.context.data.provides)
     for one in diagnostics.values():

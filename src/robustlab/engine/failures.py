@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from robustlab.core.errors import ResourceError, RunFolderError
-from robustlab.core.files import FULL, free_bytes, size_in_words
+from robustlab.core.files import FULL, free_bytes, readable_size
 
 
 @contextlib.contextmanager
@@ -30,7 +30,7 @@ def explained(cfg: DictConfig, folder: Path) -> Iterator[None]:
             raise
         where = error.filename or folder
         raise RunFolderError(
-            f"{where} cannot be written ({error.strerror}; {size_in_words(free_bytes(folder))} free in {folder}). Free "
+            f"{where} cannot be written ({error.strerror}; {readable_size(free_bytes(folder))} free in {folder}). Free "
             "up disk space or quota and run the same command again"
         ) from error
 

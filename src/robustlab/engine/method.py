@@ -199,9 +199,9 @@ class Method(ABC):
         return {"": self.predict(images)}
 
     def label_owners(self) -> Mapping[str, Tensor]:
-        """Return by the name of a part of `predictions` the indices, int64 on the CPU, whose labels it was trained on.
+        """Return part of `predictions` -> indices whose labels it was trained on, int64 on the CPU.
 
-        Empty where all parts are trained on all labels.
+        Empty if all parts are trained on all labels.
         """
         return {}
 

@@ -64,7 +64,7 @@ class Overview:
         ended = finished_at(run_dir)
         if ended is not None and not (submitted and is_before(ended, submitted[0].submitted_at)):
             return Standing("done")
-        if submitted and job:  # to extend a run that was done before, or to start it anew
+        if submitted and job:  # to extend a finished run, or to start it over
             return _in_queue(job, *submitted)
         if holder := self._holder(run_dir):
             return Standing("running", f"{holder}{_reached(run_dir)}")

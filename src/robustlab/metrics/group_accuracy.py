@@ -25,19 +25,27 @@ def class_and_attribute(groups: Tensor, *, num_attributes: int) -> tuple[Tensor,
 
 @dataclass(frozen=True)
 class GroupAccuracies:
-    """accuracy: float64 [G], NaN where a group has no sample. counts: int64 [G]."""
+    """Accuracies of G groups.
+
+    - accuracy: (G,) float64, NaN for groups without samples.
+    - counts: (G,) int64.
+    """
 
     accuracy: Tensor
     counts: Tensor
 
     @property
     def present(self) -> Tensor:
-        """Which groups have a sample: bool [G]."""
+        """Which groups have samples, (G,) bool."""
         return self.counts > 0
 
 
 def accuracy_by_group(correct: Tensor, groups: Tensor, *, num_groups: int) -> GroupAccuracies:
-    """Return accuracy and count of each group. correct: [n]. groups: int64 [n] in 0..num_groups-1."""
+    """Return accuracy and count of each group.
+
+    - correct: (n,).
+    - groups: (n,) int64 in 0..num_groups-1.
+    """
     counts = torch.bincount(groups, minlength=num_groups)
     right = torch.zeros(num_groups, dtype=torch.float64).index_add(0, groups, correct.double())
     return GroupAccuracies(torch.where(counts > 0, right / counts.clamp(min=1), math.nan), counts)
@@ -49,7 +57,7 @@ def average(groups: GroupAccuracies) -> float:
 
 
 def weighted_average(groups: GroupAccuracies, weights: Tensor) -> float:
-    """Return the mean over groups that have a sample, each with its weight [G]; NaN if these weights are all zero.
+    """Return the mean over groups with samples, weighted by `weights`, (G,); NaN if their weights are all zero.
 
     With the counts of the training split this is the "adjusted" average accuracy of Waterbirds.
     """
@@ -58,23 +66,23 @@ def weighted_average(groups: GroupAccuracies, weights: Tensor) -> float:
 
 
 def balanced_average(groups: GroupAccuracies) -> float:
-    """Return the mean over groups that have a sample, all with one weight; of classes: the balanced accuracy."""
+    """Return the unweighted mean over groups with samples; for classes, the balanced accuracy."""
     return float(groups.accuracy[groups.present].mean())
 
 
 def worst(groups: GroupAccuracies) -> int:
-    """Return the group with the least accuracy among those that have a sample, whether or not it is a small one.
-
-    Of equal groups it is the first.
-    """
+    """Return the group with the lowest accuracy among groups with samples, however small; the first of ties."""
     return int(torch.where(groups.present, groups.accuracy, math.inf).argmin())
 
 
 def inferred_accuracies(correct: Tensor, labels: Tensor, concepts: Tensor, *, num_classes: int) -> GroupAccuracies:
     """Return accuracy and count of the samples with concept k and label y, as group k * num_classes + y.
 
-    correct: [n]. labels: int64 [n]. concepts: integers [n, N], the concepts that each sample contains, -1 for none. A
-    sample counts once for every different concept that it contains, so groups overlap.
+    A sample counts once for every different concept that it contains, so groups overlap.
+
+    - correct: (n,).
+    - labels: (n,) int64.
+    - concepts: the concepts that each sample contains, (n, N) integers, padded with -1.
     """
     num_concepts = max(int(concepts.max()) + 1, 0) if concepts.numel() else 0
     contains = torch.zeros(len(labels), num_concepts + 1, dtype=torch.bool)
@@ -87,9 +95,9 @@ def inferred_accuracies(correct: Tensor, labels: Tensor, concepts: Tensor, *, nu
 def inferred_worst(
     correct: Tensor, labels: Tensor, concepts: Tensor, *, num_classes: int, min_count: int = 1
 ) -> float | None:
-    """Return the least accuracy over inferred groups of `min_count` samples or more; None if there is no such group.
+    """Return the lowest accuracy over inferred groups with at least `min_count` samples; None if there are none.
 
-    Arguments are those of `inferred_accuracies` (CoBalT's selection by inferred groups).
+    Used by CoBalT's selection by inferred groups. The other arguments are as in `inferred_accuracies`.
     """
     groups = inferred_accuracies(correct, labels, concepts, num_classes=num_classes)
     large = groups.accuracy[groups.counts >= max(min_count, 1)]

@@ -48,7 +48,7 @@ class TwoHeads(nn.Module):
         return feature_maps(self.trunk, images)
 
     def units(self) -> Units:
-        """Return the units that the trunk declares, those of its last features read by the heads.
+        """Return the units that the trunk declares, with the heads as readers of its last features.
 
         Of a trunk that declares none, those of a library's residual blocks, or the hidden units of its transformer
         blocks, if there are any: see `resnet_units` and `mlp_units`.

@@ -17,7 +17,7 @@ METRICS = {
 def with_groups(report: Report) -> Report:
     """Return a report of the average with further columns about groups; the report itself where no run has any.
 
-    As everything else in the table they are those of the epoch that the report's rule selects.
+    Like everything else in the table, they are taken at the epoch that the report's rule selects.
     """
     if report.metric != "test/accuracy":
         return report

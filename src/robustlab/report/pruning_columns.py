@@ -38,7 +38,7 @@ SPEED_UP_NOTE = (
 def with_pruning(report: Report) -> Report:
     """Return the report with further columns about pruning, as many as its runs have numbers for; often none.
 
-    Sparsities and FLOPs are those of the epoch that the report's rule selects. Raises `ConfigError` if the metrics of
+    Sparsities and FLOPs are taken at the epoch that the report's rule selects. Raises `ConfigError` if the metrics of
     a run are damaged.
     """
     dense = _dense_seconds([entry.group for entry in report.entries])
@@ -65,7 +65,7 @@ def comparable(run: Run) -> str:
 
 
 def _metrics(run: Run, rule: str) -> dict[Column, float]:
-    """Return the values at the epoch that the rule selects; under rules that select none, those of the end."""
+    """Return the values at the epoch that the rule selects, or at the end for rules that select none."""
     epoch = run.results["selection"].get(rule, {}).get("epoch") if rule != "last" else None
     found = {}
     for metric, column in METRICS.items():

@@ -66,7 +66,7 @@ def _number(estimate: Estimate, *, share: bool) -> str:
 
 
 def matrix(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Return the header and rows of methods by settings; whichever there are fewer of makes the columns.
+    """Return the header and rows of a table of methods by settings, with the smaller set as columns.
 
     A report with further columns has one row per method and setting instead.
     """

@@ -1,4 +1,4 @@
-"""Reads a study: a YAML file with base overrides, grids of points, and runs that points need."""
+"""Read a study: a YAML file with base overrides, grids of points, and runs that points need."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _NAME = re.compile(r"[A-Za-z]\w*")
 class Point:
     """One run of a study.
 
-    overrides: as they are recorded; `@name` stands for the run folder of the run that `needs` has under this name.
-    own: those of them that the point's grid sets, the base aside. needs: overrides of each run that comes first.
+    - overrides: overrides as recorded; `@name` stands for the folder of the run with this name in `needs`.
+    - own: the overrides set by the point's grid, not by the base.
+    - needs: name -> overrides of each run that must come first.
     """
 
     overrides: tuple[str, ...]
@@ -38,7 +39,7 @@ class Point:
 
     @property
     def key(self) -> str:
-        """What tells points apart: the command, and those of the runs that it needs."""
+        """A unique key: the command, and the commands of the runs that it needs."""
         needed = (f"{name}: {shell_line(['train', *self.needs[name]])}" for name in sorted(self.needs))
         return "\n".join([self.command, *needed])
 
@@ -116,7 +117,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _merge(base: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
-    """Return the base's overrides with those of a point in place of the ones with the same key."""
+    """Return the base's overrides, with overrides of the same key replaced by the point's."""
     for text in own:
         if "=" not in text and not text.startswith("~"):
             raise ConfigError(f"{text!r} is no override; write key=value")

@@ -16,7 +16,7 @@ from robustlab.core.errors import ConfigError
 
 MODES = ("auto", "bar", "lines", "off")
 BAR_SECONDS = 0.25
-"""The bar is drawn anew at most this often."""
+"""Minimum time between redraws of the bar."""
 LONG_EPOCH_LINES = 6
 """In a long epoch there is a line only every so many `every_seconds`."""
 

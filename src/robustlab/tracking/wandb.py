@@ -215,9 +215,10 @@ def feed_settings(
 def run_id_of(folder: Path, run_name: str) -> str:
     """Return the W&B id of the run whose W&B folder is `folder`: made once from its name and kept in a file.
 
-    The random part keeps a run that is done again elsewhere (or anew) from being taken for the first one, whose steps
-    the server has seen already. A trial of a W&B sweep has the id that the sweep knows it by. Raises OSError if the
-    folder cannot be written.
+    The random part keeps a run that is repeated elsewhere (or from scratch) from being mistaken for the first one,
+    whose steps the server has already seen. A trial of a W&B sweep uses the sweep's id for it.
+
+    Raises OSError if the folder is not writable.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ID_FILE

@@ -66,7 +66,7 @@ def sync(folder: Path) -> str:
             if results is not None:
                 run.summary.update(selection_summary(results))
             rows = delivery.finish(EXIT_PREEMPTED if results is None else 0)
-        except Exception as error:  # whatever W&B raises concerns this run alone; the next one is tried all the same
+        except Exception as error:  # any error of W&B concerns only this run; continue with the next one
             teardown()
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UnavailableError(f"{url} did not take the run: {reason[0]}; sync again later") from error

@@ -59,7 +59,7 @@ class Parts:
         device: torch.device | str = "cpu",
         channels_last: bool = False,
     ) -> None:
-        """Read nothing yet. Options are those of `StorageOptions`. Raises ConfigError where they contradict."""
+        """Read nothing yet. For the options see `StorageOptions`. Raises ConfigError if they contradict each other."""
         _check(storage, workers, decode)
         self.feeds: dict[str, Feed] = {}
         self.labels: dict[str, Tensor] = {}
