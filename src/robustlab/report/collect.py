@@ -120,7 +120,7 @@ def find_runs(roots: Path | Sequence[Path]) -> tuple[list[Run], list[Path]]:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Return those of the runs in the given run folders that are finished."""
+    """Return the finished runs in the given run folders."""
     found = ((folder, usable_results(folder)) for folder in folders)
     return [Run(folder, results) for folder, results in found if results is not None]
 

@@ -1,4 +1,4 @@
-"""Selection rules in words, as summaries, tables and figures name them."""
+"""Display names of selection rules in summaries, tables and figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RULE_NAMES = {
     "hg": "oracle: best worst group on the validation split",
     "best_test": "oracle: best epoch chosen on the test set",
 }
-"""Selection rules in words; those that look at the test set or at group labels say so wherever they are shown."""
+"""Display names of selection rules; rules that use the test set or group labels always say so."""
 
 
 def is_oracle(rule: str) -> bool:
