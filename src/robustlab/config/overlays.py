@@ -69,7 +69,8 @@ def _bases(name: str, defaults: Iterable[InputDefault]) -> Iterator[str]:
         else:
             path = str(default.path) if isinstance(default, ConfigDefault) else ""
         place = normpath(path if path.startswith("/") else join("/method", dirname(name), path))
-        if place.startswith("/method/") and not place.endswith("/_self_"):
+        is_part = place.rpartition("/")[2].startswith("_")  # _self_, and what methods share without being one
+        if place.startswith("/method/") and not is_part:
             yield place.removeprefix("/method/")
 
 
