@@ -1,4 +1,4 @@
-"""What tests that need a GPU have in common."""
+"""Helpers for tests that need a GPU."""
 
 from __future__ import annotations
 

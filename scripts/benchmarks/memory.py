@@ -1,4 +1,4 @@
-"""What keeping freed memory in the process is worth: training steps with and without it, each in its own process."""
+"""Measure the gain from keeping freed memory in the process: training steps with and without, in separate processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What safety costs: writing a checkpoint at the default cadence, and a resumed start beside a cold one.
+"""Measure the cost of fault tolerance: checkpoints at the default interval, and a resumed start against a cold one.
 
 The checkpoint is CrossSplit's on CIFAR-10: two pre-activation ResNet-18 with the momentum of SGD. A start is a process
 of its own, a supervised ResNet-18 on the digits that is ended after its first optimizer step.

@@ -1,4 +1,4 @@
-"""What papers and official code set, written out by hand: it reads no YAML.
+"""Settings of papers and official code, written out by hand without reading any YAML.
 
 `TRAINING`: epochs, batch, optimizer, rate, decay and further keys of a setting, for every method without its own.
 `VALUES`: what a method has of its own in a setting, keys of the configuration -> value. `SAYS`: where a run has to say

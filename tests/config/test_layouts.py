@@ -1,4 +1,4 @@
-"""What a table of former names can say, and how it is read in both directions."""
+"""Tables of former names: what they can express, read in both directions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where grey images come from: an .npz, the release's files, or scikit-learn; and what is wrong with them."""
+"""Sources of grey images (an .npz, the release's files, scikit-learn), and errors in them."""
 
 import gzip
 import struct

@@ -1,4 +1,4 @@
-"""What the command line does around a run: flags, folders of options, sweeps, exit codes."""
+"""The command line around a run: flags, option folders, sweeps, exit codes."""
 
 import json
 import subprocess

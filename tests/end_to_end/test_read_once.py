@@ -1,4 +1,4 @@
-"""What a command has read and checked once is not read and checked again for the next of its runs."""
+"""A command reads and checks its data only once for consecutive runs."""
 
 from functools import partial
 from pathlib import Path

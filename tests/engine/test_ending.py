@@ -1,4 +1,4 @@
-"""What a run leaves behind about its end."""
+"""The record that a run leaves of how it ended."""
 
 import json
 

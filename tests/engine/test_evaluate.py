@@ -1,4 +1,4 @@
-"""What an evaluation returns, against planted predictions."""
+"""Results of evaluation, checked against planted predictions."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is said of the run that `compare` names, before it begins."""
+"""The line announcing the baseline run (`compare`)."""
 
 import pytest
 

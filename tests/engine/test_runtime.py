@@ -1,4 +1,4 @@
-"""What the settings of `trainer` mean on a machine; GPUs are imitated."""
+"""Resolution of `trainer` settings on a machine, with imitated GPUs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Which epoch each rule keeps, and which rules a data set allows."""
+"""The epoch that each selection rule keeps, and the rules that a data set allows."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Which process of a run this one is, from the variables of torchrun and of srun."""
+"""Rank and size of a process, from the variables of torchrun and srun."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which test and which negative control covers each fault: read from the markers in the tests, without importing them.
+"""List the tests and negative controls that cover each fault, from the markers in the tests, without importing them.
 
 A test says `@pytest.mark.fault("F2")`; a negative control, which shows that the injector finds a bad implementation,
 `@pytest.mark.fault("F2", control=True)`. One function may carry several.

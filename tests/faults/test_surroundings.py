@@ -1,4 +1,4 @@
-"""What surrounds a run may change, the result not: clocks, locale, umask, HOME, hash seed, folder, workers, threads."""
+"""Results do not depend on clocks, locale, umask, HOME, hash seed, folder, workers or threads."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a job does with the exit codes and signals of its runs, with a stand-in for the program that trains."""
+"""How a job handles exit codes and signals of its runs, with a stand-in for the training program."""
 
 import json
 import os

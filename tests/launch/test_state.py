@@ -1,4 +1,4 @@
-"""Where runs stand, from made-up folders, records and queues."""
+"""The status of runs, from made-up folders, records and queues."""
 
 import fcntl
 import json

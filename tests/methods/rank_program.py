@@ -1,4 +1,4 @@
-"""What each of several processes runs for `test_ranks`: every method of conf/method, trained on a share of each batch.
+"""The program of each process in `test_ranks`: every method of conf/method, trained on a share of each batch.
 
 A share has other statistics than a batch, so BatchNorm here uses those of all ranks. What is left are sums in another
 order: values differ in their last bits.

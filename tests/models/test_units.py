@@ -1,4 +1,4 @@
-"""Which units networks declare: how many, who writes and reads them, and where they can be watched."""
+"""Units declared by networks: their number, writers, readers and activations."""
 
 import pytest
 import timm

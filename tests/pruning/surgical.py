@@ -1,4 +1,4 @@
-"""What tests of surgery share: a small network with units, units killed by hand, and parameters counted by hand."""
+"""Helpers for tests of surgery: a small network with units, units killed by hand, and parameters counted by hand."""
 
 from __future__ import annotations
 

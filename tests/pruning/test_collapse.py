@@ -1,4 +1,4 @@
-"""Which dead layers cut a network in two, in every model and wherever a skip leads around them."""
+"""Dead layers that disconnect a network, in every model, and skips that bypass them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Which units the penalty spares."""
+"""Units exempt from the penalty."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a run on data with groups leaves in its `results.json`: the counts of Waterbirds, invented accuracies."""
+"""A `results.json` of a run on data with groups: the counts of Waterbirds, invented accuracies."""
 
 GROUPS = {
     "classes": ["landbird", "waterbird"],

@@ -1,4 +1,4 @@
-"""What is said of the training labels before the first step."""
+"""The line about training labels that is printed before the first step."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""What a method is called in tables and figures, and whether others are compared with it, as its YAML says."""
+"""Read from a method's YAML its display name, and whether it is a baseline for others."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is measured of predictions."""
+"""Metrics of predictions."""

@@ -1,4 +1,4 @@
-"""What the names of metrics say about their values."""
+"""Derive properties of metrics from their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layers lose their units when: the events of a run, read and drawn."""
+"""Read the pruning events of a run and draw the live units per layer over time."""
 
 from __future__ import annotations
 

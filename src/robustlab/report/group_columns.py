@@ -1,4 +1,4 @@
-"""What a table of averages says beside them of data with groups."""
+"""Add columns about groups to a table of averages."""
 
 from __future__ import annotations
 

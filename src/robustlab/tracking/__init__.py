@@ -1,1 +1,1 @@
-"""Where metrics go: JSONL, W&B, TensorBoard, the terminal."""
+"""Trackers of metrics: JSON lines, W&B, TensorBoard, the terminal."""

@@ -1,4 +1,4 @@
-"""Whether W&B can be reached, found out without importing it and without asking anybody."""
+"""Find out whether W&B can be reached with the configured credentials, without importing it and without a prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows W&B gets: local rows merged into one per step, each step once, also after a kill."""
+"""Select the rows sent to W&B: local rows merged into one per step, each step once, even after a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server has of a run, for servers that do not say it when the run is resumed.
+"""Find out how much of a run a server has, for servers that do not report it on resume.
 
 `wandb/sent.json` names the server, the last step that it has for certain, and, until a segment (one start of the run
 at W&B) has ended well, that segment. `wandb/handed_over.txt` has the steps handed over in it, one a line. How many of

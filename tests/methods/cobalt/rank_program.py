@@ -1,4 +1,4 @@
-"""What each of two processes runs for `test_ranks`."""
+"""The program that each of two processes runs for `test_ranks`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What "auto" stands for: the paper's numbers at the paper's scale, and the rule elsewhere."""
+"""The meaning of "auto": the paper's numbers at the paper's scale, and the scaling rule elsewhere."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a step does and what it leaves alone."""
+"""The effects of a training step, and what it must leave unchanged."""
 
 from copy import deepcopy
 
