@@ -69,7 +69,7 @@ def _pruned(gone: float, *, residual: str, round_to: int = 1) -> Learner:
 
 
 def _fresh(like: nn.Module) -> Learner:
-    """Return a learner of a network made anew with the widths of `like`: new layers, and skips that are plain sums."""
+    """Return a learner of a newly built network with the widths of `like`, whose skips are plain sums."""
     network = _dense()
     for path, module in like.named_modules():
         made: nn.Module | None = None

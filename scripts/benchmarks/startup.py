@@ -1,6 +1,6 @@
 """P11 and P12: seconds until `train --help`, `--cfg job` and a wrong setting are answered, and until the first step.
 
-Every measurement is a process of its own. The first optimizer step is that of a supervised ResNet-18 on the digits,
+Every measurement runs in a separate process. The first update is that of a supervised ResNet-18 on the digits,
 which need no download; the process is ended right after it.
 """
 

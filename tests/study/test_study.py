@@ -73,7 +73,7 @@ def test_what_a_point_needs_is_filled_with_its_own_values(tmp_path):
         ("grid: [a]\npoints: [seed=0]", "there is no key grid"),
         ("base: [a]\npoints: [seed=0]", "base must be a str"),
         ("points: [3]", "expected overrides"),
-        ("points: [seed]", "'seed' is no override"),
+        ("points: [seed]", "'seed' is not an override"),
         ("points: ['seed=\"0']", "No closing quotation"),
         ("points: ['seed=[0']", "seed="),
         ("points: [seed=@x/a]", "@x is not in needs, which has nothing"),

@@ -1,4 +1,4 @@
-"""Random streams as pure functions of (seed, purpose, epoch, index or step): there is no state to save or to disturb.
+"""Random streams as pure functions of (seed, purpose, epoch, index or step), without state to save or disturb.
 
 `fold` turns a seed and a purpose into a 63-bit key. From a key come either a generator (permutations, MixUp's lambda)
 or, for per-sample augmentation, counter-based uniforms: the number that sample 17 gets depends on the key and on 17,

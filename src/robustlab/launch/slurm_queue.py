@@ -33,7 +33,7 @@ class QueuedJob:
 
 
 def queue() -> dict[str, QueuedJob] | None:
-    """Return this user's jobs by id; None where there is no SLURM. Raises ClusterError if it does not answer."""
+    """Return id -> job for this user's jobs; None without SLURM. Raises ClusterError if it does not answer."""
     columns = ",".join(f"{name}:{width}" for name, width in WIDTHS.items())
     try:
         done = _call("squeue", "--noheader", "--array", "--user", getpass.getuser(), "--Format", columns)

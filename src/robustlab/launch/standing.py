@@ -133,7 +133,7 @@ def _owner(run_dir: Path) -> Holder | None:
 
 
 def _reached(run_dir: Path) -> str:
-    """Return how far a run's metrics go, e.g. ", at epoch 3, step 120"; "" where there are none."""
+    """Return how far a run's metrics go, e.g. ", at epoch 3, step 120"; "" without metrics."""
     try:
         row: Any = json.loads(last_line(run_dir / METRICS_FILE))
         return f", at epoch {int(row['epoch']) + 1}, step {int(row['step'])}"

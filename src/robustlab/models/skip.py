@@ -13,7 +13,7 @@ class Selector(nn.Module):
     one of the output a row (DemP, section 4.2 "per_block"; the authors keep S as a fixed 1x1 convolution). Here S is
     two lists of positions, aligned with each other: channel `source[k]` of x is added to channel `target[k]` of the
     output. None stands for all channels of that side in order, so with both None it is a plain addition. The lists
-    follow from what is alive and are no part of the state.
+    follow from which channels are live and are not part of the state.
     """
 
     source: Tensor | None

@@ -12,7 +12,7 @@ def mlp_units(trunk: nn.Module) -> Units:
 
     Named after the module. A hidden layer has its units in the last axis of [B, tokens, units] or [B, H, W, units], or
     in axis 1 where timm makes it of 1x1 convolutions. The stream between the blocks is normalised over the units, so
-    it stays whole, as do the widths of attention (DemP, section 4.1). No set where there is no such module.
+    it stays whole, as do the widths of attention (DemP, section 4.1). Without such a module there is no set.
     """
     from timm.layers.mlp import Mlp
 

@@ -80,7 +80,7 @@ def _metrics(run: Run, rule: str) -> dict[Column, float]:
 
 
 def _speed_ups(run: Run, dense: Mapping[str, float]) -> dict[Column, float]:
-    """Return the speed-ups against dense training, where there is such a run on the same hardware."""
+    """Return the speed-ups over dense training, if there is such a run on the same hardware."""
     seconds, overheads = _seconds(run), _overheads(run.folder)
     reference = dense.get(_place(run) or "")
     if reference is None or seconds is None or overheads is None:

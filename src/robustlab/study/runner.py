@@ -134,14 +134,14 @@ class Runner:
         return code
 
     def _train(self, point: Point, folder: Path) -> tuple[int, str]:
-        """Run `train` in a process of its own; return its exit code and, where that is not 0, what it complained of."""
+        """Run `train` in a separate process; return its exit code and, if that is not 0, its error message."""
         log = self.output / "logs" / f"{folder.parent.name}-{folder.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
         with log.open("wb") as file:
             if self._stopped:
                 return EXIT_PREEMPTED, ""
-            # a session of its own: Ctrl-C reaches this process alone, which passes it on once
+            # a separate session: Ctrl-C reaches only this process, which forwards it once
             self._child = subprocess.Popen(
                 [*self.program, *self._overrides(point)],
                 stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,

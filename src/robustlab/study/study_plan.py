@@ -120,7 +120,7 @@ def _merge(base: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
     """Return the base's overrides, with overrides of the same key replaced by the point's."""
     for text in own:
         if "=" not in text and not text.startswith("~"):
-            raise ConfigError(f"{text!r} is no override; write key=value")
+            raise ConfigError(f"{text!r} is not an override; write key=value")
     keys = {key_of(text) for text in own}
     return (*(text for text in base if key_of(text) not in keys), *own)
 

@@ -27,14 +27,14 @@ from robustlab.tracking.wandb_login import saved_setting
 
 MODES = ("auto", "online", "offline", "disabled")
 FINISH_SECONDS = 20.0
-"""How long the end of a run waits for the upload of its last rows."""
+"""How long a run waits at its end for the upload of its last rows."""
 PREEMPTED_SECONDS = 2.0
-"""The same for a run that a signal stopped: what was not sent is sent when it resumes."""
+"""The same for a run stopped by a signal: unsent rows are sent when it resumes."""
 ID_FILE = "run_id"
 
 
 class WandbFeed:
-    """The training process's end of the feed. No method waits, except `finish` (a bounded time)."""
+    """The training process's side of the feed. No method blocks, except `finish` (for a bounded time)."""
 
     def __init__(self, settings: Mapping[str, Any], *, run_dir: Path, run_id: str):
         self.run_id = run_id
@@ -51,7 +51,7 @@ class WandbFeed:
         }
         if not environment.get("WANDB_MODE"):  # wandb refuses an empty one, which elsewhere means that it is not set
             environment.pop("WANDB_MODE", None)
-        if "WANDB_SWEEP_ID" in environment:  # there `wandb.init` goes by the environment alone
+        if "WANDB_SWEEP_ID" in environment:  # in a sweep `wandb.init` only uses the environment
             environment["WANDB_RUN_ID"] = run_id
         with open(self._folder / "feed.log", "ab") as log:
             self._process = subprocess.Popen(
@@ -99,7 +99,7 @@ class WandbFeed:
         return cls({**settings, "mode": mode, "run_id": run_id}, run_dir=run_dir, run_id=run_id)
 
     def follow(self) -> None:
-        """Say that the files stand where the run goes on: from now on they only grow."""
+        """Tell the feed that the files have been truncated to the run's position: from now on they only grow."""
         self._send({"follow": True})
 
     def summary(self, values: Mapping[str, Any]) -> None:
@@ -111,7 +111,7 @@ class WandbFeed:
         self._send({"image": {"name": name, "path": str(path), "step": step}})
 
     def poll(self) -> None:
-        """Pass on to the screen what the feed has to say; costs a microsecond or two."""
+        """Print messages of the feed; costs a microsecond or two."""
         if self._unsent:
             self._send(None)
         if self._closed or self._process.stdout is None:
@@ -128,7 +128,7 @@ class WandbFeed:
                 {"say": say, "warn": warn}[kind](text)
 
     def finish(self, exit_code: int = 0) -> None:
-        """Let the last rows be sent, for a bounded time, and end the feed."""
+        """Wait a bounded time for the last rows to be sent, then end the feed."""
         limit = PREEMPTED_SECONDS if exit_code == EXIT_PREEMPTED else FINISH_SECONDS
         deadline = time.monotonic() + limit
         self._finishing = True
@@ -180,7 +180,7 @@ class WandbFeed:
 
 
 def later(run_dir: Path) -> str:
-    """Return how to send what W&B lacks of a run."""
+    """Return the command that sends the missing rows of a run to W&B."""
     return f"send the rest with: {hint('sync', str(run_dir))}"
 
 

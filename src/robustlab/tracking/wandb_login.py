@@ -29,7 +29,7 @@ def has_key() -> bool:
 def unreachable(url: str, timeout: float) -> str | None:
     """Return why nobody answers at `url` within `timeout` seconds (or answers with a server error), else None."""
     if urlsplit(url).scheme not in ("http", "https"):
-        return f"{url} is no http(s) address"
+        return f"{url} is not an http(s) address"
     try:
         with urllib.request.urlopen(url, timeout=timeout):
             return None
