@@ -94,7 +94,7 @@ def found_errors(run: Outcome) -> str:
 
 
 def retrained(run: Outcome) -> str:
-    """DFR fitted the last layer anew, some coefficients of which are 0."""
+    """DFR refitted the last layer, with some coefficients equal to 0."""
     fits = [row for row in run.rows if row["stage"] == "reweight" and row["split"] == "train"]
     used, samples = run.series("dfr/weights_used")[-1], run.series("dfr/samples")[-1]
     assert len(fits) >= 2, "fewer than two fits"

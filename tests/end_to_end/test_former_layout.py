@@ -102,7 +102,7 @@ def test_a_class_that_had_two_names_is_one(tmp_path, known):
 
 
 def differences_to(folder: Path, *more: str) -> dict[str, str]:
-    """Return in what a composed run differs from the one in a folder, in words."""
+    """Return the messages about how a composed run differs from the one in a folder."""
     occupant = read_occupant(folder)
     assert occupant is not None
     found = differences(occupant, compose([*SMALL, *COMMAND, *more]))

@@ -128,7 +128,7 @@ def test_a_diverging_run_stops_with_the_step_and_keeps_its_last_good_checkpoint(
 
 
 def test_a_job_that_slurm_starts_again_goes_on_with_what_resume_false_began(tmp_path):
-    """A requeued job has the same command line: it must neither start anew each time nor find the old run finished."""
+    """A requeued job has the same command line: it must neither start over each time nor find the old run finished."""
     outputs, log = tmp_path / "outputs", tmp_path / "log.txt"
     command = ["method=erm", *SCHEDULE, f"paths.output_dir={outputs}"]
     assert train(command, log) == 0

@@ -69,7 +69,7 @@ def torment(method: str, folder: Path, *, kills: int, seed: int) -> Outcome:
 
 
 def _strike(method: str, outputs: Path, log: Path, chance: random.Random, outcome: Outcome, operations: int) -> bool:
-    """Start a run that is to be killed; tell whether it came to its end before."""
+    """Start a run that will be killed; return whether it ended before that."""
     outcome.starts += 1
     if outcome.kills % 2:
         after = chance.uniform(0, outcome.duration)

@@ -196,7 +196,7 @@ def test_altered_noisy_labels_are_found_when_the_run_goes_on(tmp_path):
     np.savez(path, **content)
     assert train(command, log) == 3
     assert "labels differ from those that noise=symmetric and seed 0 give, the first in row 0" in log.read_text()
-    path.unlink()  # absent: written anew, from the same seed
+    path.unlink()  # missing: written again, from the same seed
     assert train(command, log) == 0, log.read_text()
     with np.load(path) as archive:
         assert (archive["assigned"] == (content["assigned"] - 1) % 10).all()

@@ -247,7 +247,7 @@ BEFORE, SUBMITTED, AFTER = (f"2026-01-01T{time}+0000" for time in ("09:00:00", "
 
 
 def test_results_from_before_a_submission_do_not_pass_for_those_of_its_job(tmp_path, monkeypatch):
-    """As where a finished run is to be extended (resume=force), or started anew (resume=false)."""
+    """As where a finished run is to be extended (resume=force), or started over (resume=false)."""
     made = submission(tmp_path, ["9"], when=SUBMITTED)
     finished(tmp_path, BEFORE)
     in_queue(monkeypatch, QueuedJob("9", "PD", 0, "Resources"))

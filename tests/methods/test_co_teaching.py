@@ -47,7 +47,7 @@ def test_each_network_learns_from_the_others_choice():
 def test_the_rate_is_the_true_one_unless_given(capsys):
     data = make_data(noise=0.4)
     wrong = float((data.assigned != data.clean).double().mean())
-    assert wrong < 0.35  # a label that is drawn anew may be the right one
+    assert wrong < 0.35  # a redrawn label may be the correct one
     for rate, wanted, origin in ((None, wrong, "true"), (0.2, 0.2, "")):
         method = CoTeaching(forget_rate=rate)
         method.build(make_context(data, epochs=1, batch_size=32))
