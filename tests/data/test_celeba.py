@@ -87,7 +87,7 @@ def test_any_two_attributes(tmp_path):
 
 @pytest.mark.parametrize("layout", ["release", "kaggle"])
 def test_published_counts(tmp_path, layout):
-    """Section 3.2: files with the published groups, 202,599 rows, give the published table."""
+    """Files with the published groups, 202,599 rows, give the published table."""
     published = {
         "train": ((71629, 66874), (22880, 1387), 162770),
         "val": ((8535, 8276), (2874, 182), 19867),

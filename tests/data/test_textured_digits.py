@@ -41,7 +41,7 @@ def test_groups_and_sizes(root):
 def test_spec_sizes_take_the_whole_pool_of_the_12k_subset(real_data):
     source = TexturedDigits(root=str(real_data))
     splits = [source.split(name) for name in source.splits]
-    assert [len(split.labels) for split in splits] == [5200, 1500, 1876]  # section 11
+    assert [len(split.labels) for split in splits] == [5200, 1500, 1876]
     assert torch.cat([split.labels for split in splits]).bincount().tolist() == [4743, 3833]
 
 

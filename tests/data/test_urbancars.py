@@ -44,7 +44,7 @@ def test_groups_by_folder(tmp_path, group_label, attributes):
 
 
 def test_published_counts(tmp_path):
-    """Section 3.5: 3610, 190, 190 and 10 images of a class where both shortcuts agree, one does, or none."""
+    """3,610, 190, 190 and 10 images of a class where both shortcuts agree, one does, or none."""
     both = UrbanCars(str(tmp_path)).expected
     assert both["train"] == ((3610, 190, 190, 10), (10, 190, 190, 3610))
     assert both["test"] == ((125,) * 4,) * 2

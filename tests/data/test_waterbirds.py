@@ -61,7 +61,7 @@ def test_the_aspect_ratio_is_ignored(tmp_path):
 
 
 def test_published_counts(tmp_path):
-    """Section 3.1: a metadata file with the published groups gives the published table."""
+    """A metadata file with the published groups gives the published table."""
     published = {
         "train": ((3498, 184), (56, 1057), 4795),
         "val": ((467, 466), (133, 133), 1199),

@@ -32,7 +32,7 @@ YAML: dict[str, Row] = {
     "a list": (
         {METHOD: "- 1\n- 2\n"},
         ["method=mine"],
-        ["method: expected a group with the keys name, _target_, values_for, got [1, 2]"],
+        ["method: expected a group with the keys name, _target_, values_for, label, reference, got [1, 2]"],
     ),
     "a word": ({METHOD: "mine\n"}, ["method=mine"], ["method._target_: missing"]),
     "unclosed bracket": ({METHOD: "name: [a\n"}, ["method=mine"], ["mine.yaml", "cannot be read as YAML"]),

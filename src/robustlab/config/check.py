@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from robustlab.config.dotted import flat
 from robustlab.config.kinds import MISSING, is_node
 from robustlab.config.layouts import todays_key, todays_target
-from robustlab.config.rules import RULES
+from robustlab.config.rules import RULES, rules_for
 from robustlab.config.schedules import filled
 from robustlab.config.schema import GIVEN, LABELS, Config
 from robustlab.config.static.contracts import contract_problem, misplaced
@@ -65,7 +65,7 @@ def inspect(cfg: DictConfig) -> tuple[Mapping[str, Any], list[str]]:
     found = [_with_elsewhere(message, plain) for where, message in first.items() if where not in repeated]
     found = found or list(first.values())  # keys that refer to each other in a circle
     if not found:
-        for rule in RULES:
+        for rule in (*RULES, *rules_for(plain["method"]["_target_"])):
             found += rule(plain)
     return plain, found
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from robustlab.config.metric import metric_can_be_measured
 from robustlab.config.schedules import schedule_fits_run
+from robustlab.config.static.sources import find_spec
 from robustlab.config.wording import did_you_mean
-from robustlab.core.checks import MEASURES, floor_problem, target_problem
 from robustlab.core.errors import RunFolderError
 
 Rule = Callable[[Mapping[str, Any]], list[str]]
@@ -23,18 +24,6 @@ def selection_needs_validation(cfg: Mapping[str, Any]) -> list[str]:
     if "best_noisy_val" in trainer["selection"] and dataset["val_fraction"] == 0:
         return ["trainer.selection: best_noisy_val needs a validation split; set dataset.val_fraction, e.g. to 0.1"]
     return [] if trainer["selection"] else ["trainer.selection: empty; name at least one rule, e.g. [last]"]
-
-
-def warmup_ends_before_training(cfg: Mapping[str, Any]) -> list[str]:
-    """A warm-up must not take up all epochs."""
-    warmup, total = cfg["method"].get("warmup"), cfg["trainer"]["epochs"]
-    epochs = warmup.get("epochs") if isinstance(warmup, Mapping) else cfg["method"].get("warmup_epochs")
-    if isinstance(epochs, int) and epochs >= total:
-        key = "method.warmup.epochs" if isinstance(warmup, Mapping) else "method.warmup_epochs"
-        return [
-            f"{key}: {epochs} warm-up epochs use up all of trainer.epochs={total}; lower the first or raise the second"
-        ]
-    return []
 
 
 def precision_fits_device(cfg: Mapping[str, Any]) -> list[str]:
@@ -54,36 +43,6 @@ def noise_fits_dataset(cfg: Mapping[str, Any]) -> list[str]:
             fits = dataset == owner or dataset.startswith(f"{owner}_")
             return [] if fits else [f"noise={noise} is defined on the classes of {owner}, not on dataset={dataset}"]
     return []
-
-
-def pruning_target_is_one(cfg: Mapping[str, Any]) -> list[str]:
-    """The amount to prune is given by exactly one measure."""
-    target = cfg["method"].get("target")
-    if not isinstance(target, Mapping) or not set(target) <= set(MEASURES):
-        return []
-    problem = target_problem(target)
-    return [] if problem is None else [problem]
-
-
-def floor_fits_surgery(cfg: Mapping[str, Any]) -> list[str]:
-    """A layer's penalty must stop before surgery stops at `min_width`."""
-    reg, surgery = cfg["method"].get("reg"), cfg["method"].get("surgery")
-    if not isinstance(reg, Mapping) or not isinstance(surgery, Mapping):
-        return []
-    least, enabled = surgery.get("min_width", 1), surgery.get("enabled", True)
-    problem = floor_problem(reg.get("floor"), min_width=least, enabled=enabled)
-    return [] if problem is None else [problem]
-
-
-def frozen_features_have_no_places(cfg: Mapping[str, Any]) -> list[str]:
-    """CoBalT's first stage needs spatial positions, which pooled features lack."""
-    method = cfg["method"]
-    if not cfg.get("features") or not method["_target_"].endswith(".CoBalT") or method.get("artifact"):
-        return []
-    return [
-        "method.artifact: stage 1 of CoBalT needs images, but features=frozen gives only pooled features; use the "
-        "concepts of a run without it, method.artifact=<its folder>/concepts.pt, or leave features=frozen out"
-    ]
 
 
 def compare_names_a_method(cfg: Mapping[str, Any]) -> list[str]:
@@ -115,17 +74,26 @@ def run_dir_is_inside_output_dir(cfg: Mapping[str, Any]) -> list[str]:
 
 RULES: list[Rule] = [
     selection_needs_validation,
-    warmup_ends_before_training,
     schedule_fits_run,
     precision_fits_device,
     noise_fits_dataset,
-    pruning_target_is_one,
-    floor_fits_surgery,
-    frozen_features_have_no_places,
     compare_names_a_method,
     run_dir_is_inside_output_dir,
     metric_can_be_measured,
 ]
+
+
+def rules_for(target: str) -> Iterator[Rule]:
+    """Yield the rules that stand beside the class of a `_target_`.
+
+    They are `RULES` of the module `<package>_rules` in the class's package and in each package above it, e.g. in
+    robustlab/methods/pruning/pruning_rules.py. Such a module imports nothing that needs torch.
+    """
+    packages = target.split(".")[:-2]
+    for end in range(len(packages), 0, -1):
+        name = ".".join([*packages[:end], f"{packages[end - 1]}_rules"])
+        if find_spec(name) is not None:
+            yield from importlib.import_module(name).RULES
 
 
 def refuse_unwritable(settings: Mapping[str, Any]) -> None:

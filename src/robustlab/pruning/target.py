@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustlab.core.checks import MEASURES, target_problem, within
+from robustlab.core.checks import within
 from robustlab.core.errors import ConfigError
 from robustlab.pruning.cost import Cost
+from robustlab.pruning.removal_rules import MEASURES, target_problem
 from robustlab.pruning.unit_selection import Ranking, Saved, check_reachable, removed_at, width_left
 
 DEFAULT = 0.5

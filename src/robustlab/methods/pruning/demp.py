@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from robustlab.core.checks import floor_problem
 from robustlab.core.errors import ConfigError
 from robustlab.engine.method import Context, Stage, settings
 from robustlab.methods.pruning.pruned_network import PrunedNetwork
 from robustlab.pruning.death import DeathSettings
 from robustlab.pruning.floor import Floor
 from robustlab.pruning.penalty import PenaltySettings, add_gradient, penalty, targeted
+from robustlab.pruning.removal_rules import floor_problem
 from robustlab.pruning.surgery_settings import SurgerySettings
 from robustlab.pruning.update_noise import LEAST_STD, NoiseSettings, UpdateNoise
 
@@ -16,9 +16,23 @@ from robustlab.pruning.update_noise import LEAST_STD, NoiseSettings, UpdateNoise
 class DemP(PrunedNetwork):
     """Demon Pruning: a penalty that rises and falls kills units, noise promotes that, and dead units are removed.
 
-    Update t computes lambda and sigma of t; every `surgery.every` updates it removes dead units; it then accumulates
-    gradients of the cross-entropy, adds the penalty's gradient, clips, runs the optimizer, and adds noise. The final
-    sparsity results from `reg.peak`. `reg.floor` (ours) keeps the penalty from killing whole layers at large peaks.
+    One update t, with the files that do each part:
+
+        if t % surgery.every == 0:                               # pruned_network.before_update
+            dead = units silent on death.num_samples images      # pruning/death.find_dead
+            cut the dead units out of network, optimizer, EMA    # engine/learner.remove, pruning/surgery.Surgeon
+        for each micro-batch:                                    # engine/loop, pruned_network.loss
+            backward(cross_entropy(network(images), labels))     # engine/learner.step
+        lambda, sigma = reg.schedule(t), noise.schedule(t)       # pruning/strength_schedule
+        live = gradients != 0                                    # pruning/update_noise.UpdateNoise.look
+        gradients += lambda * dR/dw                              # pruning/penalty.add_gradient, pruning/floor
+        clip(gradients, trainer.clip_norm)                       # engine/learner
+        weights = optimizer(weights, gradients)                  # torch.optim
+        weights[live] += sigma * N(0, 1)                         # pruning/update_noise.UpdateNoise.add
+        EMA and learning rate                                    # engine/learner, engine/lr_schedule
+
+    The final sparsity results from `reg.peak`. `reg.floor` (ours) keeps the penalty from killing whole layers at large
+    peaks.
     """
 
     def __init__(
