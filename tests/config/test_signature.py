@@ -8,6 +8,7 @@ import textwrap
 import pytest
 
 from robustlab.config.static import sources
+from robustlab.config.static.module_specs import find_spec
 from robustlab.config.static.signature import signature
 from robustlab.config.static.sources import NotThereError, locate
 
@@ -135,7 +136,7 @@ def package(tmp_path, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         path.write_text(textwrap.dedent(text))
     monkeypatch.syspath_prepend(tmp_path)
-    for cached in (sources.find_spec, sources.read_module, signature):
+    for cached in (find_spec, sources.read_module, signature):
         cached.cache_clear()
     yield
     for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from robustlab.config.check import check
 from robustlab.config.compose import compose
+from robustlab.config.schema import LABELS
 from robustlab.data.run_data import Data
 from robustlab.engine.build_method import build_method
 from robustlab.engine.method import Method
@@ -99,7 +100,7 @@ def test_a_method_keeps_the_contract(name, data):
 def test_a_file_names_every_argument_of_its_class(name):
     node = compose([f"method={name}"]).method
     cls = get_method(node._target_)
-    assert set(signature(cls).parameters) == set(map(str, node)) - {"name", "_target_", "values_for"}
+    assert set(signature(cls).parameters) == set(map(str, node)) - {"_target_", *LABELS}
     assert node.name == name
 
 

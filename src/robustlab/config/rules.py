@@ -10,7 +10,7 @@ from typing import Any
 
 from robustlab.config.metric import metric_can_be_measured
 from robustlab.config.schedules import schedule_fits_run
-from robustlab.config.static.sources import find_spec
+from robustlab.config.static.module_specs import find_spec
 from robustlab.config.wording import did_you_mean
 from robustlab.core.errors import RunFolderError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import robustlab
 from robustlab.config.hydra_session import conf_dir
-from robustlab.config.static.sources import find_spec
+from robustlab.config.static.module_specs import find_spec
 from robustlab.engine.git import SNAPSHOT_FILE, git_state
 
 _IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib.machinery
 import pkgutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+
+from robustlab.config.static.module_specs import find_spec
 
 
 class UnreadableError(Exception):
@@ -54,29 +54,6 @@ class Definition:
 
     module: Module
     node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.expr
-
-
-@cache
-def find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Return a module's spec like `importlib.util.find_spec`, but without importing its parents."""
-    path, spec = None, None
-    parts = name.split(".")
-    for end in range(1, len(parts) + 1):
-        spec = _ask_finders(".".join(parts[:end]), path)
-        if spec is None:
-            return None
-        path = spec.submodule_search_locations
-        if path is None and end < len(parts):
-            return None
-    return spec
-
-
-def _ask_finders(name: str, path) -> importlib.machinery.ModuleSpec | None:
-    for finder in sys.meta_path:
-        spec = finder.find_spec(name, path, None) if hasattr(finder, "find_spec") else None
-        if spec is not None:
-            return spec
-    return None
 
 
 @cache
