@@ -140,7 +140,7 @@ def test_damaged_text_files(tmp_path):
             CelebA(str(root), size=4).split("train")
 
     attributes.write_text(whole.replace("7\n", "9\n", 1))
-    refused("line 1 announces 9 images, 7 follow")
+    refused("line 1 announces 9 images, but 7 follow")
     attributes.write_text(whole.rstrip()[:-3])
     refused(r"1 line\(s\) do not have 41 fields:\n  line 9: 40 fields")
     attributes.write_text(whole.replace("  1  ", "  0  "))

@@ -42,7 +42,7 @@ def test_another_order_or_data_set_is_refused(published: str) -> None:
     swapped[[4, 7]] = swapped[[7, 4]]
     with pytest.raises(ConfigError, match=r"differs .* in 2 of 30 samples, first in row 4 \(4, not 7\)"):
         read(published, clean=swapped)
-    with pytest.raises(ConfigError, match="has 30 labels, the training split 20"):
+    with pytest.raises(ConfigError, match="has 30 labels, but the training split has 20 samples"):
         read(published, clean=CLEAN[:20])
 
 
@@ -83,7 +83,7 @@ def test_missing_and_damaged_files_are_reported(tmp_path: Path, published: str) 
     empty.touch()
     with pytest.raises(DataError, match="is damaged"):
         read(str(empty))
-    with pytest.raises(DataError, match="holds a list, not a dictionary"):
+    with pytest.raises(DataError, match="contains a list, not a dictionary"):
         read(write(tmp_path / "list.pt", [1, 2]))
     with pytest.raises(DataError, match="one integer per sample"):
         read(write(tmp_path / "float.pt", {"clean_label": CLEAN, "worse_label": WORSE / 2}))

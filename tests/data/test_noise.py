@@ -308,7 +308,7 @@ def test_fixed_labels_come_from_a_file_without_pickle(tmp_path) -> None:
     with pytest.raises(ConfigError, match="there is no label file"):
         read(tmp_path / "absent.npy")
     np.save(tmp_path / "short.npy", wanted.numpy()[:5])
-    with pytest.raises(ConfigError, match="holds 5 labels, the training split has 30"):
+    with pytest.raises(ConfigError, match="has 5 labels, the training split has 30 samples"):
         read(tmp_path / "short.npy")
     np.save(tmp_path / "float.npy", wanted.numpy() / 2)
     with pytest.raises(DataError, match="one-dimensional array of integers"):

@@ -233,7 +233,7 @@ def test_a_server_is_reachable_if_it_answers_in_time(status, reason):
 
 def test_no_server_is_unreachable():
     assert "cannot be reached" in unreachable("http://127.0.0.1:9", 1.0)
-    assert "no http(s) address" in unreachable("file:///etc/passwd", 1.0)
+    assert "not an http(s) address" in unreachable("file:///etc/passwd", 1.0)
 
 
 # The feed

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from robustlab.core.console import counted
 from robustlab.core.errors import NumericalError
 from robustlab.models.units import Units
 from robustlab.pruning.scores import evaluating
@@ -28,7 +29,7 @@ def refuse_collapse(
     masks = {name: mask.to(images.device) for name, mask in dead.items()}
     cut = severing_sets(network, units, masks, images[:FEW])
     if cut:
-        others = f" (and of {len(cut) - 1} more sets)" if len(cut) > 1 else ""
+        others = f" (and {counted(len(cut) - 1, 'more set')})" if len(cut) > 1 else ""
         raise NumericalError(
             f"all units of {cut[0]}{others} are dead at update {t}, and no skip connection bypasses them: the network "
             f"gives the same output for every image; {advice}, and run the command again"
