@@ -163,10 +163,10 @@ def test_kill_between_the_halves_and_between_extrema_and_training(tmp_path):
     compare(
         "crosssplit",
         tmp_path,
-        partial(on_call, f"{SPLIT}.step:SplitStep.begin_turn", 1, kill),
-        partial(on_call, f"{SPLIT}.record:Record.set_extrema", 2, kill),
-        partial(on_call, f"{SPLIT}.step:SplitStep.begin_turn", 2, kill),
-        partial(on_call, f"{SPLIT}.step:SplitStep.losses", 5, kill),
+        partial(on_call, f"{SPLIT}.split_step:SplitStep.begin_turn", 1, kill),
+        partial(on_call, f"{SPLIT}.label_record:Record.set_extrema", 2, kill),
+        partial(on_call, f"{SPLIT}.split_step:SplitStep.begin_turn", 2, kill),
+        partial(on_call, f"{SPLIT}.split_step:SplitStep.losses", 5, kill),
     )
 
 
@@ -177,8 +177,8 @@ def no_extrema(record, state: object) -> None:
 @pytest.mark.slow
 @pytest.mark.fault("F27", control=True)
 def test_kill_control_extrema_that_are_not_restored_change_the_result(tmp_path):
-    bad = partial(replace, f"{SPLIT}.record:Record.load_state_dict", no_extrema)
-    points = [partial(on_call, f"{SPLIT}.step:SplitStep.losses", number, kill) for number in (5, 5)]
+    bad = partial(replace, f"{SPLIT}.label_record:Record.load_state_dict", no_extrema)
+    points = [partial(on_call, f"{SPLIT}.split_step:SplitStep.losses", number, kill) for number in (5, 5)]
     with pytest.raises(AssertionError):
         compare("crosssplit", tmp_path, *points, bad=bad)
 
